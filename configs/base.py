@@ -1,0 +1,83 @@
+"""Every key that every run has, with its default, commented once. Config files state differences from this."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """The defaults. Not a run by itself: it selects no model."""
+    config = ConfigDict()
+    config.seed = 0  # of initial parameters, data order and all noise
+
+    config.data = data = ConfigDict()
+    data.name = "digits"  # a module of latent/data
+    data.dir = placeholder(str)  # TFDS folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
+    data.device_budget = 2 * 1024**3  # bytes: sets up to this size are kept on every device
+    data.resize = placeholder(int)  # side length after resizing, once, with antialiasing
+    data.crop = placeholder(int)  # side length: random crop while training, centre crop in evaluation
+    data.crop_padding = 0  # zeros around the image before a random crop
+    data.flip = False  # random horizontal flip while training
+    data.dequantise = False  # x = (pixel + uniform) / 256
+    data.binarise = "none"  # none | dynamic | seeded | static: four different targets, never in one table
+    data.binarise_seed = 777  # of seeded binarisation
+
+    config.model = ConfigDict()  # model.name is a module of latent/models; its other keys are that module's
+
+    config.optimizer = ConfigDict()  # one block per player, see `optimizer()` below
+
+    config.hparams = ConfigDict()  # scalars by player that may differ within one compiled program
+
+    config.ema = ConfigDict()
+    config.ema.decays = ()  # moving averages of the weights with constant decay, e.g. (0.999,)
+    config.ema.relative_widths = ()  # power-function averages (EDM2), width relative to training time, e.g. (0.1,)
+
+    config.train = train = ConfigDict()
+    train.steps = 1000
+    train.batch_size = 128  # the global batch, over all devices
+    train.microbatches = 1  # gradient accumulation: parts that a device walks its batch in
+    train.steps_per_dispatch = 0  # steps in one compiled program; 0: as many as every cadence allows, up to 100
+    train.deterministic = False  # bitwise repeatable kernels on GPU (slower); CPU and TPU always are
+
+    config.parallel = ConfigDict()
+    config.parallel.driver = "pmap"
+    config.parallel.devices = placeholder(int)  # None: all local devices
+
+    config.checkpoint = checkpoint = ConfigDict()
+    checkpoint.every = 0  # steps; 0: at the end only
+    checkpoint.keep = 2  # newest ones kept, besides the best
+    checkpoint.best_metric = ""  # name of a metric in eval.metrics; empty: no best one is kept
+    checkpoint.best_mode = "max"  # max | min
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.every = 0  # steps; 0: at the end only
+    evaluation.split = "validation"  # what training may look at; experiments.evaluate reports on test
+    evaluation.metrics = ()  # modules of latent/metrics
+    evaluation.batch_size = 256
+    evaluation.average = ""  # weights to evaluate: the name of an average ("0.999"); empty: the raw ones
+    evaluation.options = ConfigDict()  # per metric, e.g. options.iwae.num_samples
+
+    config.log = log = ConfigDict()
+    log.every = 100  # steps
+    log.images = 8  # side of the logged image grids; 0: none
+    log.wandb = "auto"  # auto | online | offline | disabled
+    log.project = "latent"  # W&B project
+    log.group = ""  # W&B group, e.g. the sweep
+    return config
+
+
+def optimizer(name: str = "adam", **changes) -> ConfigDict:
+    """One player's optimiser block."""
+    block = ConfigDict()
+    block.name = name  # sgd, or any optax scale_by_<name>: adam, lion, rms, ...
+    block.options = ConfigDict(changes.pop("options", {}))  # keyword arguments of that optax function
+    block.clip_norm = 0.0  # clip the gradient's global norm; 0: off
+    block.weight_decay = 0.0  # decoupled
+    block.schedule = schedule = ConfigDict()
+    schedule.name = "constant"  # constant | cosine | piecewise
+    schedule.warmup_steps = 0  # linear
+    schedule.horizon = placeholder(int)  # where cosine ends; None: train.steps of the first start
+    schedule.final_factor = 0.0  # of cosine
+    schedule.boundaries = ()  # of piecewise: steps at which the factor changes
+    schedule.factors = ()  # of piecewise: one more than boundaries
+    block.update_from_flattened_dict(changes)
+    return block

@@ -1,0 +1,89 @@
+"""What every command shares: flags to arguments, errors to exit codes, the compilation cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from latent import config
+from latent.errors import NonFinite, UserError
+
+
+def run(main: Callable[[], int], required: Sequence[str] = ()) -> None:
+    """Parses the flags, runs `main` and exits: 0 finished, 2 the user must change something, 3 not finite."""
+    try:
+        _parse(required)
+        _set_up_jax()
+        sys.exit(main())
+    except UserError as error:
+        _fail(str(error), 2)
+    except NonFinite as error:
+        _fail(str(error), 3)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _parse(required: Sequence[str]) -> None:
+    if any(word in ("--help", "-h", "-help") for word in sys.argv[1:]):
+        print(sys.modules["__main__"].__doc__.strip())
+        print("\n" + flags.FLAGS.main_module_help())
+        sys.exit(0)
+    for word in sys.argv[1:]:
+        if word.startswith("--config="):  # absl reads the file late, and says much when it is not there
+            config.check_file(word.removeprefix("--config="))
+    try:
+        rest = flags.FLAGS(sys.argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if rest[1:]:
+        raise UserError(f"{rest[1]!r} is not a flag. Flags start with -- and take their value after =.")
+    for name in required:
+        if flags.FLAGS[name].value is None:
+            raise UserError(f"--{name} is required.")
+
+
+def _set_up_jax() -> None:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    import jax
+
+    # Compiling is the larger part of a short run; programs are kept between processes.
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "latent" / "compilation"))
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def output_file(flag: str, value: str, endings: Sequence[str]) -> Path:
+    """The path a flag names, checked before any work: one of the endings, in a folder that exists."""
+    path = Path(value)
+    if path.suffix not in endings or not path.absolute().parent.is_dir():
+        raise UserError(f"--{flag}={path} must be a {' or '.join(endings)} file in a folder that exists.")
+    return path
+
+
+def parse_options(text: str) -> dict[str, dict[str, object]]:
+    """ "iwae.num_samples=50,iwae.limit=100" -> {"iwae": {"num_samples": 50, "limit": 100}}."""
+    import ast
+
+    options: dict[str, dict[str, object]] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        name, dot, option = key.partition(".")
+        if not (equals and dot):
+            raise UserError(f"--options={part!r} is not of the form metric.option=value.")
+        try:
+            options.setdefault(name, {})[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise UserError(f"--options={part!r}: the value is not a number.") from error
+    return options

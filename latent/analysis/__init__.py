@@ -1,0 +1,1 @@
+"""What a latent space looks like: projections and, later, traversals, clusters and probes of codes."""

@@ -1,0 +1,248 @@
+"""From a config to the parts of a run. The one place where config keys meet the functions they select.
+
+Everything is read here, once, before anything is written: a wrong value, a name that does not exist or an override
+that nothing reads ends the command now and not after an hour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from latent import config as configs
+from latent import evaluate, optim, rng
+from latent.data import dataset as datasets
+from latent.data import preprocess
+from latent.errors import UserError, unknown_name
+from latent.evaluate import EvaluationData
+from latent.step import Recipe, init_state
+from latent.types import Context, DataSpec, State
+
+
+class Experiment(NamedTuple):
+    """What a config stands for: data, model, and what trains it. `recipe.axis` is set by the driver later."""
+
+    config: dict[str, Any]
+    section: configs.Section
+    dataset: datasets.Dataset
+    spec: DataSpec
+    recipe: Recipe
+    hparams: dict[str, dict[str, float]]
+    horizon: int
+
+    def evaluation_data(self, split: str, seed: int, average: str, sharding: Any = None) -> EvaluationData:
+        """The split, ready for metrics. Its protocol is everything about the data that a number depends on."""
+        if split not in self.dataset.splits:
+            raise UserError(f"split={split!r} is not known. Allowed: {', '.join(self.dataset.splits)}.")
+        protocol = {
+            "data": self.dataset.name,
+            "split": split,
+            "data_sha256": self.dataset.digests[split],
+            "preprocessing": preprocessing(self.config["data"]),
+            "weights": average or "raw",
+        }
+        return EvaluationData(
+            self.recipe.model,
+            self.dataset.splits[split],
+            self.recipe.prepare,
+            protocol,
+            seed=seed,
+            batch_size=self.config["eval"]["batch_size"],
+            sharding=sharding,
+        )
+
+
+def preprocessing(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the config section `data` that change what a model sees."""
+    keys = ("resize", "crop", "dequantise", "binarise", "binarise_seed")
+    chosen = {key: data[key] for key in keys if data.get(key)}
+    if chosen["binarise"] != "seeded":
+        del chosen["binarise_seed"]
+    return chosen
+
+
+def build(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Experiment:
+    """Builds an experiment from a resolved config (nested plain dicts).
+
+    Raises UserError for anything in it that cannot be run, `overridden` keys that nothing reads included.
+    """
+    configs.validate(config)
+    section = configs.Section(config)
+    dataset = datasets.load(section.data.name, section.data.dir)
+    dataset, spec, prepare = preprocess.build(section.data, dataset)
+    if section.train.batch_size > spec.size:
+        raise UserError(f"train.batch_size={section.train.batch_size} is larger than the training split ({spec.size}).")
+    model = configs.select("latent.models", section.model.name, "build", "model.name")(section.model, spec)
+    players = [player.name for player in model.players]
+    for part in ("optimizer", "hparams"):
+        if sorted(config[part]) != sorted(players):
+            raise UserError(f"{part} has blocks for {sorted(config[part])}, model.name={config['model']['name']!r} "
+                            f"has the players {players}.")  # fmt: skip
+    horizon = section.train.steps
+    optimizers = {name: optim.optimizer(section.optimizer[name], f"optimizer.{name}", horizon) for name in players}
+    recipe = Recipe(
+        model=model,
+        optimizers=optimizers,
+        averages=optim.averages(section.ema),
+        prepare=prepare,
+        microbatches=section.train.microbatches,
+    )
+    experiment = Experiment(dict(config), section, dataset, spec, recipe, section.hparams.plain(), horizon)
+    _check_evaluation(experiment)
+    _check_overridden(experiment, set(overridden))
+    return experiment
+
+
+def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what the first start decides: the horizon of schedules that end."""
+    config = configs.unflatten(configs.flatten(config))
+    for block in config["optimizer"].values():
+        if block["schedule"]["name"] == "cosine" and block["schedule"]["horizon"] is None:
+            block["schedule"]["horizon"] = config["train"]["steps"]
+    return config
+
+
+def initial_state(experiment: Experiment, sharding: Any = None) -> State:
+    """The state before the first step, compiled as one program."""
+    first = experiment.dataset.splits["train"].x[:1]
+    raw = {
+        "x": first,
+        "label": np.zeros(1, np.int32),
+        "index": np.zeros(1, np.int32),
+        "position": np.zeros(1, np.int32),
+    }
+
+    def create(raw_batch: Any) -> State:
+        streams = rng.evaluation_stream(experiment.config["seed"], raw_batch["position"])
+        batch = experiment.recipe.prepare(raw_batch, streams, False)
+        return init_state(experiment.recipe, experiment.hparams, experiment.config["seed"], batch)
+
+    return jax.jit(create, out_shardings=sharding)(raw)
+
+
+def abstract_state(experiment: Experiment) -> State:
+    """Shapes and dtypes of the state, without computing anything."""
+    batch = {"x": jax.ShapeDtypeStruct((1, *experiment.spec.shape), jnp.float32)}
+    batch |= {name: jax.ShapeDtypeStruct((1,), jnp.int32) for name in ("label", "index", "position")}
+    return jax.eval_shape(
+        lambda b: init_state(experiment.recipe, experiment.hparams, experiment.config["seed"], b), batch
+    )
+
+
+def count_parameters(state: State) -> int:
+    """Number of trained and frozen parameters in a state, concrete or abstract."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+
+
+def _check_evaluation(experiment: Experiment) -> None:
+    section = experiment.section
+    results = evaluate.result_names(section.eval.metrics, experiment.config["eval"]["options"])
+    best = section.checkpoint.best_metric
+    if best and best not in results:
+        raise unknown_name("checkpoint.best_metric", best, ["", *results])
+    for name in section.eval.metrics:
+        if name in section.eval.options:
+            section.eval.options[name].plain()  # its keys count as read: the metric reads them later
+    average = section.eval.average
+    if average and average not in experiment.recipe.averages:
+        known = ", ".join(experiment.recipe.averages) or "none (set ema.decays or ema.relative_widths)"
+        raise UserError(f"eval.average={average!r} is not an average of this run. Allowed: {known}.")
+    if section.eval.split not in experiment.dataset.splits:
+        raise UserError(
+            f"eval.split={section.eval.split!r} is not known. Allowed: {', '.join(experiment.dataset.splits)}."
+        )
+
+
+ENGINE_KEYS = (
+    "seed",
+    "train.",
+    "parallel.",
+    "checkpoint.",
+    "log.",
+    "data.device_budget",
+    "eval.every",
+    "eval.batch_size",
+)
+"""Keys that every run reads while it trains, whatever was built."""
+
+
+def _check_overridden(experiment: Experiment, overridden: set[str]) -> None:
+    hparams = {key for key in overridden if key.startswith("hparams.")}
+    if hparams:
+        experiment.section.read.difference_update(hparams)
+        experiment.section.read.update(_hparams_read(experiment))
+    ignored = [key for key in overridden - experiment.section.read if not key.startswith(ENGINE_KEYS)]
+    if ignored:
+        raise UserError(
+            f"{', '.join(sorted(ignored))}: set on the command line, but nothing in this run reads it "
+            "(another choice of data, net, objective or schedule would)."
+        )
+
+
+class _Recorder(dict):
+    """A dict of hparams that remembers which were read."""
+
+    def __init__(self, values: Mapping[str, Any], prefix: str, read: set[str]):
+        super().__init__(
+            {k: _Recorder(v, f"{prefix}{k}.", read) if isinstance(v, dict) else v for k, v in values.items()}
+        )
+        self._prefix, self._read = prefix, read
+
+    def __getitem__(self, key: str) -> Any:
+        self._read.add(self._prefix + key)
+        return super().__getitem__(key)
+
+
+def _hparams_read(experiment: Experiment) -> set[str]:
+    """Config keys of the scalars that the losses and optimisers read, found by tracing every loss once."""
+    read: set[str] = set()
+    recorder = _Recorder(experiment.hparams, "hparams.", read)
+    state = abstract_state(experiment)
+    batch = {"x": jax.ShapeDtypeStruct((2, *experiment.spec.shape), jnp.float32)}
+    batch |= {name: jax.ShapeDtypeStruct((2,), jnp.int32) for name in ("label", "index", "position")}
+    same = lambda tree: tree  # noqa: E731
+    for player in experiment.recipe.model.players:
+        if not experiment.recipe.optimizers[player.name].owns_rate:
+            read.add(f"hparams.{player.name}.learning_rate")
+
+        def trace(state: State, batch: Any, player=player):
+            streams = rng.training_stream(0, 0, player.name, batch["position"])
+            context = Context(streams, state.step, recorder, True, same, same)
+            return player.loss(state.params, state.extra, batch, context).objective
+
+        jax.eval_shape(trace, state, batch)
+    return read
+
+
+def steps_per_dispatch(experiment: Experiment, start: int, rolled: bool, cycle: int) -> int:
+    """How many steps one compiled program takes: a divisor of every cadence and of the step a run starts at.
+
+    Unless `train.steps_per_dispatch` says it, as many as amount to about 2e10 multiplications (some tenths of a second
+    on two CPU cores), at most 100; where steps are not rolled into a loop, one cycle of the players.
+    """
+    config = experiment.config
+    cadences = [
+        config["train"]["steps"],
+        config["log"]["every"],
+        config["eval"]["every"],
+        config["checkpoint"]["every"],
+    ]
+    common = math.gcd(start, *cadences)
+    asked = config["train"]["steps_per_dispatch"]
+    if asked:
+        if common % asked:
+            raise UserError(
+                f"train.steps_per_dispatch={asked} must divide train.steps, log.every, eval.every, checkpoint.every "
+                f"and the step the run continues from (their greatest common divisor is {common})."
+            )
+        return asked
+    if not rolled:
+        return cycle if common % cycle == 0 else 1
+    work = 6 * count_parameters(abstract_state(experiment)) * config["train"]["batch_size"]
+    limit = max(1, min(100, int(2e10 / max(work, 1))))
+    return max(number for number in range(1, limit + 1) if common % number == 0)

@@ -1,0 +1,47 @@
+"""From a training split to the inputs of a dispatch: what lies on the device, and what the host sends per step.
+
+A set that fits the device budget lies there whole, as uint8; a dispatch then receives indices only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import PyTree
+
+from latent.data.dataset import Split
+from latent.data.order import indices
+from latent.errors import UserError
+from latent.types import Batch
+
+
+class Feed(NamedTuple):
+    """Batches as a pure function of (seed, step), law 3.
+
+    resident  arrays to keep on every device
+    inputs    (first step, number of steps) -> host arrays [S, B, ...]
+    fetch     (resident, inputs of one step) -> raw batch, inside the compiled dispatch
+    """
+
+    resident: PyTree
+    inputs: Callable[[int, int], dict[str, np.ndarray]]
+    fetch: Callable[[PyTree, PyTree], Batch]
+
+
+def resident_feed(split: Split, seed: int, batch_size: int, device_budget: int) -> Feed:
+    """Feed of a split that is kept on the devices; `device_budget` is in bytes."""
+    if split.x.nbytes > device_budget:
+        raise UserError(f"data.device_budget={device_budget} bytes: this set takes {split.x.nbytes} bytes on a device.")
+
+    def inputs(first: int, count: int) -> dict[str, np.ndarray]:
+        index = np.stack([indices(seed, first + i, len(split.x), batch_size) for i in range(count)])
+        position = np.broadcast_to(np.arange(batch_size, dtype=np.int32), index.shape)
+        return {"index": index.astype(np.int32), "position": position}
+
+    def fetch(resident: PyTree, step_inputs: dict[str, Any]) -> Batch:
+        index = step_inputs["index"]
+        return {"x": resident["x"][index], "label": resident["label"][index], **step_inputs}
+
+    return Feed({"x": split.x, "label": split.label}, inputs, fetch)

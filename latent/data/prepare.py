@@ -1,0 +1,120 @@
+"""Preparing a set with TFDS: a builder without TensorFlow, made from a `Source`, and the arrays beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import logging
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latent.data import dataset
+from latent.data.dataset import Source, Split
+from latent.errors import UserError
+
+NETWORK_TIMEOUT = 5.0
+"""Seconds to wait for the first answer of a set's server before saying so; TFDS itself retries for minutes."""
+
+
+def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
+    """Prepares a set under `folder`, from the raw files in `raw` or (None) by generating or fetching it.
+
+    Returns the directory of its arrays. Safe against a second process doing the same. Raises UserError where the raw
+    files are missing, unreadable or not what they should be, and where nothing can be fetched.
+    """
+    origin = dataset.source(name)
+    final = folder / name / origin.version
+    with _locked(folder, name):
+        if (final / dataset.ARRAYS).is_dir():
+            return final / dataset.ARRAYS  # another process has made it meanwhile
+        if raw is None and not origin.generated:
+            _require_network(name, origin)
+        splits = origin.read(raw) if raw is not None or origin.generated else None
+        builder = _builder(name, origin, folder, splits)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints two lines about itself
+            builder.download_and_prepare()
+        dataset.write(
+            final / dataset.ARRAYS, {split: _arrays(builder, split) for split in ("train", "validation", "test")}
+        )
+    return final / dataset.ARRAYS
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / f".{name}.lock", "w")  # noqa: SIM115 - held until the set is there
+    except OSError as error:
+        raise UserError(f"data.dir={folder} cannot be written: {error.strerror}.") from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _require_network(name: str, origin: Source) -> None:
+    remedy = f"python -m scripts.prepare_data {name} --from=DIRECTORY reads files that you already have"
+    if not origin.urls:
+        raise UserError(f"data.name={name!r} is not prepared and cannot be fetched; {remedy}.")
+    try:
+        request = urllib.request.Request(origin.urls[0], method="HEAD")
+        urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT).close()
+    except OSError as error:
+        raise UserError(f"data.name={name!r} is not prepared and its server cannot be reached; {remedy}.") from error
+
+
+def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] | None) -> Any:
+    """A TFDS builder of the set. Its class is not registered: ours would stand in the way of TFDS's own names."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.utils import gcs_utils
+
+    tfds.disable_progress_bar()
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    gcs_utils.gcs_disabled = gcs_utils._is_gcs_disabled = True  # our sets are not there, and asking takes seconds
+
+    def info(self: Any) -> Any:
+        features = {
+            "x": tfds.features.Tensor(shape=origin.shape, dtype=origin.dtype),
+            "label": tfds.features.Scalar(dtype=np.int32),
+            "index": tfds.features.Scalar(dtype=np.int64),  # TFDS shuffles by the hash of a key: keep our own order
+        }
+        described = "\n".join(f"{key}: {value}" for key, value in origin.card.items())
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), description=described)
+
+    def split_generators(self: Any, manager: Any) -> dict[str, Any]:
+        found = splits
+        if found is None:
+            files = manager.download(list(origin.urls))
+            found = origin.read([Path(file) for file in files])
+        return {split: self._generate_examples(arrays) for split, arrays in found.items()}
+
+    def generate_examples(self: Any, split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, (x, label) in enumerate(zip(*split, strict=True)):
+            yield index, {"x": x, "label": label, "index": index}
+
+    with tfds.core.registered.skip_registration():
+        kind = type(
+            name,
+            (tfds.core.GeneratorBasedBuilder,),
+            {
+                "VERSION": tfds.core.Version(origin.version),
+                "name": name,
+                "__module__": __name__,
+                "_info": info,
+                "_split_generators": split_generators,
+                "_generate_examples": generate_examples,
+            },
+        )
+    return kind(data_dir=folder, file_format="array_record")
+
+
+def _arrays(builder: Any, split: str) -> Split:
+    source = builder.as_data_source(split)
+    rows = source.__getitems__(range(len(source)))
+    order = np.argsort([row["index"] for row in rows])
+    x = np.stack([rows[place]["x"] for place in order])
+    return Split(x, np.array([rows[place]["label"] for place in order], np.int32))

@@ -1,0 +1,178 @@
+"""From stored pixels to what a model sees: once on the host where it is the same every time, else in the step.
+
+The four ways to binarise are four different targets (Burda et al. 2016, appendix; their numbers never share a
+column): `none` keeps grey values, `dynamic` draws every pixel anew at every use, `seeded` does so in training only and
+draws validation and test once, `static` takes a set that is binary already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, Num, UInt8
+
+from latent.data.dataset import Dataset, Split, split_digest
+from latent.errors import UserError, unknown_name
+from latent.types import Batch, DataSpec, StreamFn
+
+PrepareFn = Callable[[Batch, StreamFn, bool], Batch]
+BINARISE = ("none", "dynamic", "seeded", "static")
+
+
+def build(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]:
+    """The data set after what is done once, what a model may know of it, and the function for the step.
+
+    That function takes a raw batch (x as stored), random streams and whether this is training, and returns the batch
+    with x as float32 in the model's range. Raises UserError for what cannot be done to this set.
+    """
+    if dataset.splits["train"].x.dtype != np.uint8:
+        return _vectors(section, dataset)
+    binarise, dequantise = section.binarise, section.dequantise
+    if binarise not in BINARISE:
+        raise unknown_name("data.binarise", binarise, BINARISE)
+    if dequantise and binarise != "none":
+        raise UserError(f"data.dequantise=True and data.binarise={binarise!r} exclude each other.")
+    if section.resize is not None:
+        dataset = _on_every_split(dataset, lambda x: _resize(x, section.resize))
+    if binarise == "seeded":
+        dataset = _draw_once(dataset, section.binarise_seed)
+    binary = set(np.unique(dataset.splits["test"].x)) <= {0, 255}
+    if binarise == "static" and not binary:
+        raise UserError(f"data.binarise='static': {dataset.name} is not binary (binarized_mnist is).")
+    height, width, channels = dataset.splits["train"].x.shape[1:]
+    crop, augment = _crop(section, height, width), section.flip
+    padding = section.crop_padding if crop else 0
+
+    def prepare(raw: Batch, streams: StreamFn, train: bool) -> Batch:
+        x = jnp.asarray(raw["x"])
+        if crop:
+            x = random_crop(x, streams("data/crop"), crop, padding) if train else centre_crop(x, crop)
+        if augment and train:
+            x = random_flip(x, streams("data/flip"))
+        if binarise == "dynamic" or (binarise == "seeded" and train):
+            x = bernoulli(x, streams("data/binarise"))
+        elif dequantise:
+            noise = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:]))(streams("data/dequantise"))
+            x = (x + noise) / 256.0
+        else:
+            x = x.astype(jnp.float32) / 255.0
+        return {**raw, "x": x}
+
+    shape = (crop, crop, channels) if crop else (height, width, channels)
+    mean = _mean(dataset.splits["train"].x, crop) / 255.0
+    support = "unit" if binarise == "none" and not binary else "binary"
+    return dataset, _spec(dataset, shape, mean, support), prepare
+
+
+def _vectors(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]:
+    for key, neutral in (
+        ("binarise", "none"),
+        ("dequantise", False),
+        ("flip", False),
+        ("resize", None),
+        ("crop", None),
+    ):
+        if section[key] != neutral:
+            raise UserError(f"data.{key}={section[key]!r} is for images; {dataset.name} holds vectors.")
+    x = dataset.splits["train"].x
+    spec = _spec(dataset, x.shape[1:], x.mean(axis=0), "real")
+    return dataset, spec, lambda raw, streams, train: {**raw, "x": jnp.asarray(raw["x"])}
+
+
+def _spec(dataset: Dataset, shape: tuple[int, ...], mean: Float[np.ndarray, "..."], support: str) -> DataSpec:
+    size = len(dataset.splits["train"].x)
+    return DataSpec(dataset.name, shape, dataset.num_classes, size, mean.astype(np.float32), support)
+
+
+# Once, on the host ---------------------------------------------------------------------------------------------
+
+
+def _on_every_split(dataset: Dataset, function: Callable[[np.ndarray], np.ndarray]) -> Dataset:
+    splits = {name: Split(function(split.x), split.label) for name, split in dataset.splits.items()}
+    return dataset._replace(splits=splits, digests={name: split_digest(split) for name, split in splits.items()})
+
+
+def _resize(x: UInt8[np.ndarray, "N H W C"], side: int) -> UInt8[np.ndarray, "N side side C"]:
+    if side < 1:
+        raise UserError(f"data.resize={side} must be at least 1.")
+    from PIL import Image
+
+    def one(image: np.ndarray) -> np.ndarray:
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        small = picture.resize(
+            (side, side), Image.Resampling.BOX if side <= image.shape[0] else Image.Resampling.BICUBIC
+        )
+        return np.asarray(small).reshape(side, side, image.shape[-1])
+
+    return np.stack([one(image) for image in x])
+
+
+def _draw_once(dataset: Dataset, seed: int) -> Dataset:
+    """Validation, then test, drawn with numpy's legacy generator: the order and the generator are the protocol of
+    Norouzi et al. 2020 (seed 777), whose splits differ from ours."""
+    generator, splits = np.random.RandomState(seed), dict(dataset.splits)
+    for name in ("validation", "test"):
+        x = splits[name].x
+        splits[name] = splits[name]._replace(x=(255 * generator.binomial(1, x / 255.0)).astype(np.uint8))
+    return dataset._replace(splits=splits, digests={name: split_digest(split) for name, split in splits.items()})
+
+
+def _crop(section: Any, height: int, width: int) -> int:
+    side = section.crop
+    if side is None:
+        return 0
+    if not 0 < side <= min(height, width):
+        raise UserError(f"data.crop={side} must lie between 1 and {min(height, width)}, the size of the images.")
+    if section.crop_padding < 0:
+        raise UserError(f"data.crop_padding={section.crop_padding} must not be negative.")
+    return side
+
+
+def _mean(x: UInt8[np.ndarray, "N H W C"], crop: int) -> Float[np.ndarray, "h w C"]:
+    mean = np.mean(x, axis=0, dtype=np.float64)
+    return np.asarray(centre_crop(mean[None], crop)[0]) if crop else mean
+
+
+# In the step, a key for every example --------------------------------------------------------------------------
+
+
+def centre_crop(x: Num[Array | np.ndarray, "B H W C"], side: int) -> Num[Array | np.ndarray, "B side side C"]:
+    """The middle of every image."""
+    top, left = (x.shape[1] - side) // 2, (x.shape[2] - side) // 2
+    return x[:, top : top + side, left : left + side]
+
+
+def random_crop(
+    x: Num[Array, "B H W C"], keys: Key[Array, "B"], side: int, padding: int
+) -> Num[Array, "B side side C"]:
+    """A random window of every image, after `padding` zeros on each side of it."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    limits = jnp.array([x.shape[1] - side + 1, x.shape[2] - side + 1])
+    corners = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, limits))(keys)
+    cut = lambda image, corner: jax.lax.dynamic_slice(  # noqa: E731
+        image, (corner[0], corner[1], 0), (side, side, image.shape[-1])
+    )
+    return jax.vmap(cut)(x, corners)
+
+
+def random_flip(x: Num[Array, "B H W C"], keys: Key[Array, "B"]) -> Num[Array, "B H W C"]:
+    """Every image, mirrored left to right with probability one half."""
+    chosen = jax.vmap(jax.random.bernoulli)(keys)
+    return jnp.where(chosen[:, None, None, None], x[:, :, ::-1], x)
+
+
+def bernoulli(x: UInt8[Array, "B ..."], keys: Key[Array, "B"]) -> Float[Array, "B ..."]:
+    """0 or 1 for every pixel, 1 with probability pixel / 255 (to 2^-16; 0 and 255 are certain).
+
+    Each 32-bit word of the generator serves two pixels: on CPU the generator is what costs.
+    """
+    size = int(np.prod(x.shape[1:]))
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(keys)
+    halves = jnp.concatenate([words & 0xFFFF, words >> 16], axis=1)[:, :size].reshape(x.shape)
+    # 65536 / 255 of a pixel, rounded: 0 -> 0 (never), 255 -> 65536 (always).
+    thresholds = jnp.asarray(np.rint(np.arange(256) * (65536 / 255)).astype(np.uint32))[x]
+    return (halves < thresholds).astype(jnp.float32)

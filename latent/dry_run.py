@@ -1,0 +1,49 @@
+"""What a run would be, without running it: resolved config, parameters, FLOPs and memory a step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from latent import build, parallel
+from latent.data.feed import resident_feed
+from latent.step import build_dispatch, cycle_length
+
+
+def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
+    """What a run would be: resolved config, parameter count, FLOPs and memory a step. Writes nothing."""
+    settings = build.resolved(settings)
+    experiment = build.build(settings, overridden)
+    driver = parallel.build(
+        settings["parallel"]["driver"], settings["parallel"]["devices"], settings["train"]["batch_size"]
+    )
+    feed = resident_feed(
+        experiment.dataset.splits["train"],
+        settings["seed"],
+        settings["train"]["batch_size"],
+        settings["data"]["device_budget"],
+    )
+    state = build.abstract_state(experiment)
+    cycle = cycle_length(experiment.recipe.model)
+    dispatch = build_dispatch(experiment.recipe, feed.fetch, cycle, rolled=False)
+    compiled = (
+        jax.jit(dispatch, donate_argnums=0).lower(state, np.uint32(0), feed.resident, feed.inputs(0, cycle)).compile()
+    )
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    lines = [json.dumps(settings, indent=2, sort_keys=True), ""]
+    lines.append(f"parameters            {build.count_parameters(state):,}")
+    for player in experiment.recipe.model.players:
+        own = sum(leaf.size for name in player.owns for leaf in jax.tree.leaves(state.params[name]))
+        lines.append(f"  {player.name:<19} {own:,} (every {player.every})")
+    lines.append(f"FLOPs a step          {cost.get('flops', float('nan')) / cycle:.4g} (on one device, whole batch)")
+    if memory is not None:
+        size = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        lines.append(
+            f"memory a step         {size / 2**20:.1f} MiB (arguments, resident data included, and temporaries)"
+        )
+    lines.append(f"devices               {len(driver.devices)} x {driver.devices[0].device_kind}")
+    return "\n".join(lines)

@@ -1,0 +1,177 @@
+"""Evaluation: streams a split through a model, runs metrics, writes numbers with passports.
+
+One code path for the training loop and for checkpoints (law 7). Per-example functions run jitted in the global
+view, sharded over the devices; noise comes from (seed, stream, index in the split), so that batch size and device
+count cannot change a number.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Array, PyTree
+
+from latent import config, rng
+from latent.data.dataset import Split
+from latent.errors import unknown_name
+from latent.metrics import passport
+from latent.step import PrepareFn
+from latent.types import Batch, Context, Indices, Model, State
+
+DIRECTORY = "evaluation"
+PACKAGE = "latent.metrics"
+
+
+class EvaluationData:
+    """One split, ready to be streamed through functions of a model.
+
+    `protocol` is what every passport starts from: split, data hash, preprocessing, weights (raw or an average).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        split: Split,
+        prepare: PrepareFn,
+        protocol: Mapping[str, Any],
+        *,
+        seed: int,
+        batch_size: int,
+        sharding: NamedSharding | None = None,
+    ):
+        self.model, self.split, self.seed = model, split, seed
+        self.protocol = dict(protocol)
+        self._prepare, self._batch_size, self._sharding = prepare, batch_size, sharding
+        if sharding is not None:
+            self._batch_size += -batch_size % sharding.num_devices
+        self._compiled: dict[Any, Callable] = {}
+
+    def map(
+        self,
+        function: Callable[..., PyTree],
+        state: State,
+        *,
+        repeat: Sequence[Any] = (),
+        limit: int = 0,
+        **static: Any,
+    ) -> PyTree:
+        """Applies function(model, params, extra, batch, context, **static) to the split: arrays [N, ...], on the host.
+
+        `repeat` calls it once per element instead, given after `context`, and stacks: [R, N, ...]. `limit` stops after
+        that many examples. The last batch is padded and the padding cut off again. `function` must be one object
+        across calls (a module's function): it is compiled once.
+        """
+        size = min(limit or len(self.split.x), len(self.split.x))
+        call = self._compile(function, static)
+        batches = []
+        for start in range(0, size, self._batch_size):
+            index = np.arange(start, start + self._batch_size, dtype=np.int32)
+            raw = self._raw(np.where(index < size, index, 0))
+            outputs = [call(state, np.uint32(self.seed), raw, *extra) for extra in ([(r,) for r in repeat] or [()])]
+            keep = min(self._batch_size, size - start)
+            batches.append([jax.tree.map(lambda leaf, k=keep: np.asarray(leaf[:k]), output) for output in outputs])
+        joined = [
+            jax.tree.map(lambda *leaves: np.concatenate(leaves), *column) for column in zip(*batches, strict=True)
+        ]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *joined) if repeat else joined[0]
+
+    def batch(self, count: int) -> Batch:
+        """The first `count` prepared examples (pictures of reconstructions)."""
+        raw = self._raw(np.arange(min(count, len(self.split.x)), dtype=np.int32), sharded=False)
+        streams = rng.evaluation_stream(self.seed, raw["index"])
+        return jax.jit(lambda r: self._prepare(r, streams, False))(raw)
+
+    def _raw(self, index: Indices, sharded: bool = True) -> Batch:
+        raw = {"x": self.split.x[index], "label": self.split.label[index], "index": index, "position": index}
+        return jax.device_put(raw, self._sharding) if self._sharding is not None and sharded else raw
+
+    def _compile(self, function: Callable[..., PyTree], static: Mapping[str, Any]) -> Callable[..., PyTree]:
+        known = (function, tuple(sorted(static.items())))
+        if known not in self._compiled:
+
+            def call(state: State, seed: Array, raw: Batch, *repeated: Array) -> PyTree:
+                streams = rng.evaluation_stream(seed, raw["index"])
+                batch = self._prepare(raw, streams, False)
+                same = lambda tree: tree  # noqa: E731
+                context = Context(streams, state.step, state.hparams, False, same, same)
+                return function(self.model, state.params, state.extra, batch, context, *repeated, **static)
+
+            self._compiled[known] = jax.jit(call)
+        return self._compiled[known]
+
+
+def view(state: State, average: str) -> State:
+    """The state with the weights of an average in place of the raw ones; "" gives the raw ones."""
+    if not average:
+        return state
+    if average not in state.ema:
+        raise unknown_name("eval.average", average, ["", *state.ema])
+    ema = state.ema[average]
+    return state._replace(params={**state.params, **ema["params"]}, extra={**state.extra, **ema["extra"]})
+
+
+def result_names(names: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+    """Names of the results that metrics will give. Raises UserError for a metric that no module has."""
+    found: list[str] = []
+    for name in names:
+        found += config.select(PACKAGE, name, "names", "metric")(_options(name, options))
+    return found
+
+
+def _options(name: str, options: Mapping[str, Any]) -> config.Section:
+    return config.Section(options.get(name, {}), f"eval.options.{name}.")
+
+
+def run(names: Sequence[str], state: State, data: EvaluationData, options: Mapping[str, Any]) -> list[passport.Result]:
+    """Runs metrics in order. What the family cannot give becomes a row with its reason."""
+    results = []
+    for name in names:
+        module = importlib.import_module(f"{PACKAGE}.{name}")
+        missing = [need for need in sorted(module.needs) if getattr(data.model, need) is None]
+        if missing:
+            results.append(passport.undefined(name, f"this family has no {', '.join(missing)}"))
+            continue
+        results += module.run(data.model, state, data, _options(name, options))
+    return results
+
+
+def record(workdir: Path, step: int, results: Sequence[passport.Result], provenance: Mapping[str, Any]) -> Path:
+    """Adds results to evaluation/STEP.json: an equal name and protocol is replaced, all others stay."""
+    path = workdir / DIRECTORY / f"{step}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = json.loads(path.read_text()) if path.exists() else []
+    new = json.loads(json.dumps([{**result._asdict(), "provenance": dict(provenance)} for result in results]))
+    identity = lambda row: (row["name"], json.dumps(row["protocol"], sort_keys=True))  # noqa: E731
+    replaced = {identity(row) for row in new}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps([r for r in rows if identity(r) not in replaced] + new, indent=1) + "\n")
+    temporary.rename(path)
+    return path
+
+
+def table(results: Sequence[passport.Result]) -> str:
+    """The results as aligned text."""
+    rows = [("metric", "value", "std. error", "unit", "N", "split")]
+    for result in results:
+        if result.value is None:
+            rows.append((result.name, f"not defined: {result.reason}", "", "", "", ""))
+            continue
+        error = "" if result.standard_error is None else f"{result.standard_error:.4g}"
+        protocol = result.protocol
+        rows.append((result.name, f"{result.value:.6g}", error, result.unit, str(protocol["N"]), protocol["split"]))
+    widths = [max(len(row[column]) for row in rows if row[2] or column != 1) for column in range(6)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def best_of(results: Sequence[passport.Result]) -> dict[str, float]:
+    """{name: value} of the defined results: what a checkpoint is judged by and what the log prints."""
+    return {result.name: result.value for result in results if result.value is not None}

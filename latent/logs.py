@@ -1,0 +1,270 @@
+"""What a run says of itself while it trains: metrics.jsonl, pictures, live progress, W&B.
+
+metrics.jsonl is the source of truth and the only sink that may stop a run. Pictures, progress and W&B fail soft
+(law 13): the first failure of one is reported in a line and switches that one off.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from latent.tracking import Tracker, WandbOptions
+
+FILE = "metrics.jsonl"
+REDRAW = 0.25
+"""Seconds between two redraws of the live bar: progress must cost the loop nothing."""
+
+
+class Timing(NamedTuple):
+    """How the steps since the last line went: how many, their wall time, and how much of it the device waited for
+    input, both in seconds."""
+
+    steps: int
+    seconds: float
+    waited: float
+
+
+class Logs:
+    """The sinks of one run. Use it as a context manager or close it: pending W&B records are lost otherwise.
+
+    Lines of a metrics.jsonl that are later than `start_step` are cut, for the run will write them again.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        config: Mapping[str, Any],
+        total_steps: int,
+        start_step: int,
+        batch_size: int,
+        wandb: WandbOptions,
+        stream: Any = None,
+    ):
+        self._workdir, self._batch_size = workdir, batch_size
+        self._failed: set[str] = set()
+        self._stream = sys.stdout if stream is None else stream
+        cut(workdir / FILE, start_step)
+        self._file = open(workdir / FILE, "a")  # noqa: SIM115 - open as long as the run
+        self._progress = make_progress(self._stream, start_step, total_steps)
+        self._tracker = Tracker(workdir, config, wandb, self._report)
+
+    def __enter__(self) -> Logs:
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self.close(0 if kind is None else 1)
+
+    def train(self, step: int, values: Mapping[str, float], *, timing: Timing) -> None:
+        """One line of training metrics with its throughput, which is absent where no steps were timed."""
+        rate = timing.steps / max(timing.seconds, 1e-9)
+        speed = {"steps_per_second": rate, "images_per_second": rate * self._batch_size}
+        speed = {**speed, "input_wait": timing.waited / max(timing.seconds, 1e-9)} if timing.steps else {}
+        self._line(step, "train", {**values, **speed})
+        self._soft("progress", lambda: self._progress.train(step, values, **speed))
+
+    def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """One line of evaluation metrics."""
+        self._line(step, split, values)
+        self._soft("progress", lambda: self._progress.evaluation(step, split, values))
+
+    def images(self, step: int, name: str, grid: UInt8[np.ndarray, "height width 3"]) -> None:
+        """A picture: images/STEP-NAME.png, and W&B."""
+
+        def write() -> None:
+            from PIL import Image
+
+            folder = self._workdir / "images"
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(grid).save(folder / f"{step}-{name}.png")
+
+        self._soft("pictures", write)
+        self._tracker.image(step, name, grid)
+
+    def advance(self, step: int) -> None:
+        """Moves the live bar; cheap enough to be called after every dispatch."""
+        self._soft("progress", lambda: self._progress.advance(step))
+
+    def message(self, text: str) -> None:
+        """A line for the user, clear of the live bar."""
+        self._soft("progress", lambda: self._progress.message(text))
+
+    def close(self, exit_code: int) -> None:
+        """Ends every sink; waits a limited time for W&B."""
+        self._soft("progress", self._progress.close)
+        self._file.close()
+        self._tracker.close(exit_code)
+
+    def _line(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        record = {"step": step, "time": time.time(), "split": split, **values}
+        self._file.write(json.dumps({key: _valid(value) for key, value in record.items()}) + "\n")
+        self._file.flush()
+        self._tracker.scalars(step, split, values)
+
+    def _soft(self, sink: str, call: Callable[[], None]) -> None:
+        if sink in self._failed:
+            return
+        try:
+            call()
+        except Exception as error:
+            self._failed.add(sink)
+            self._report(f"{sink} switched off: {type(error).__name__}: {error}")
+
+    def _report(self, text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr)
+
+
+def _valid(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they are written as the strings "nan", "inf" and "-inf"."""
+    if isinstance(value, str | int):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that was torn by a kill is left out."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    whole = text.split("\n")[:-1]  # without a final newline the last line is not finished
+    return [json.loads(line) for line in whole if line]
+
+
+def cut(path: Path, step: int) -> None:
+    """Removes lines later than `step` and a torn last line; the file is replaced whole or not at all."""
+    kept = [line for line in read(path) if line["step"] <= step]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    temporary.rename(path)
+
+
+# Progress ------------------------------------------------------------------------------------------------------
+
+
+def make_progress(stream: Any, start: int, total: int) -> PlainProgress | LiveProgress:
+    """A live bar on a terminal, plain lines elsewhere."""
+    if stream.isatty():
+        return LiveProgress(stream, start, total)
+    return PlainProgress(stream, total)
+
+
+def shown(values: Mapping[str, float]) -> str:
+    """Loss terms for people: names without what every run has, values with five digits, in columns."""
+    hidden = ("gradient_norm", "learning_rate")
+    pairs = [(name, value) for name, value in values.items() if name.rpartition("/")[2] not in hidden]
+    players = {name.partition("/")[0] for name, _ in pairs if "/" in name}
+    short = lambda name: name.rpartition("/")[2] if len(players) == 1 else name  # noqa: E731
+    return "  ".join(f"{short(name)} {value:<9.5g}" for name, value in pairs)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def quantity(value: float) -> str:
+    """A number with at most four characters before its unit: 52.7k, 1.25M."""
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def memory() -> str:
+    """Peak memory: the device's where it says so, else this process's."""
+    import resource
+
+    import jax
+
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    peak = statistics.get("peak_bytes_in_use") or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"{peak / 2**30:.2f} GiB"
+
+
+class PlainProgress:
+    """Lines for a pipe or a file, aligned, one for each log."""
+
+    def __init__(self, stream: Any, total: int):
+        self._stream, self._total, self._width = stream, total, len(str(total))
+
+    def train(self, step: int, values: Mapping[str, float], **speed: float) -> None:
+        head, tail = f"step {step:>{self._width}}/{self._total}", ""
+        if speed:
+            rate, images = speed["steps_per_second"], speed["images_per_second"]
+            head += f"  {quantity(rate):>6} it/s  {quantity(images):>6} img/s"
+            tail = f"  wait {100 * speed['input_wait']:.1f}%  ETA {duration((self._total - step) / rate)}"
+        self.message(f"{head}  {shown(values)}{tail}")
+
+    def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        self.message(f"step {step:>{self._width}}/{self._total}  {split}: {shown(values)}")
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        print(text.rstrip(), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class LiveProgress:
+    """A bar on a terminal: step, rates, time left, loss terms, input wait, memory."""
+
+    def __init__(self, stream: Any, start: int, total: int):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._total, self._drawn = total, 0.0
+        self._fields = {"rate": "", "left": "", "wait": "", "memory": "", "terms": ""}
+        columns = [
+            TextColumn("step {task.completed:>" + str(len(str(total))) + ".0f}/{task.total:.0f}"),
+            BarColumn(bar_width=None),
+            *(TextColumn("{task.fields[" + name + "]}") for name in self._fields),
+        ]
+        console = Console(file=stream, force_terminal=True)
+        self._bar = Progress(*columns, console=console, auto_refresh=False, expand=True)
+        self._task = self._bar.add_task("", total=total, completed=start, **self._fields)
+        self._bar.start()
+
+    def train(self, step: int, values: Mapping[str, float], **speed: float) -> None:
+        self._fields["terms"] = shown(values)
+        self._fields["memory"] = memory()
+        if speed:
+            rate, images = speed["steps_per_second"], speed["images_per_second"]
+            self._fields["wait"] = f"wait {100 * speed['input_wait']:.1f}%"
+            self._fields["rate"] = f"{quantity(rate)} it/s {quantity(images)} img/s"
+            self._fields["left"] = f"ETA {duration((self._total - step) / rate)}"
+        self._show(step)
+
+    def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        self.message(f"step {step}  {split}: {shown(values)}")
+
+    def advance(self, step: int) -> None:
+        if time.monotonic() - self._drawn >= REDRAW:
+            self._show(step)
+
+    def message(self, text: str) -> None:
+        self._bar.console.print(text, highlight=False)
+
+    def close(self) -> None:
+        self._bar.refresh()
+        self._bar.stop()
+
+    def _show(self, step: int) -> None:
+        self._drawn = time.monotonic()
+        self._bar.update(self._task, completed=step, **self._fields)
+        self._bar.refresh()

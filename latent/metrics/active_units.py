@@ -1,0 +1,43 @@
+"""Active units: latent dimensions whose posterior mean moves with x (Burda et al. 2016, section 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from latent.evaluate import EvaluationData
+from latent.metrics import passport
+from latent.types import Batch, Context, Extra, Model, Params, State
+
+needs = {"encode"}
+
+
+def names(options: Any) -> tuple[str, ...]:
+    """Names of the results."""
+    return ("active_units",)
+
+
+def _mean(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> Float[Array, "B d"]:
+    latent = model.encode(params, extra, batch["x"], context.keys("posterior"))
+    return latent.mean.reshape(latent.mean.shape[0], -1)
+
+
+def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[passport.Result]:
+    """Number of dimensions j with Var_x(E[z_j | x]) > `options.threshold` (0.01 in the paper), over the split.
+
+    The standard error is the bootstrap's, over 200 resamplings of the examples.
+    """
+    means = data.map(_mean, state).astype(np.float64)
+    threshold = options.threshold
+    count = int(np.sum(np.var(means, axis=0, ddof=1) > threshold))
+    generator = np.random.default_rng(0)
+    resampled = []
+    for _ in range(200):
+        # Variances under multinomial weights: the same as resampling rows, without copying them.
+        weights = generator.multinomial(len(means), np.full(len(means), 1 / len(means))) / len(means)
+        centre = weights @ means
+        resampled.append(np.sum(weights @ means**2 - centre**2 > threshold))
+    protocol = data.protocol | {"threshold": threshold, "N": len(means)}
+    return [passport.Result("active_units", float(count), float(np.std(resampled)), "dimensions", protocol)]

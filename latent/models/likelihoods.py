@@ -1,0 +1,61 @@
+"""Observation models p(x | z): log-density and mean from a decoder's raw output, with the output bias to start at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from latent.errors import UserError, unknown_name
+from latent.types import DataSpec
+
+
+class Likelihood(NamedTuple):
+    """log_prob(output, x, log_scale) -> [B] nats, summed over an example; mean(output) -> x; the output bias at
+    which an untrained decoder gives the mean training example; the initial log scale where it is learned."""
+
+    log_prob: Callable[[Array, Array, Any], Float[Array, "B"]]
+    mean: Callable[[Array], Array]
+    output_bias: np.ndarray
+    initial_log_scale: float | None
+
+
+def _sum(values: Float[Array, "B ..."]) -> Float[Array, "B"]:
+    return values.reshape(values.shape[0], -1).sum(axis=1)
+
+
+def _bernoulli(output: Array, x: Array, log_scale: Any) -> Float[Array, "B"]:
+    # x log p + (1 - x) log(1 - p) without forming p; x in [0, 1] makes it the soft-target cross entropy.
+    return _sum(x * output - jax.nn.softplus(output))
+
+
+def _gaussian(output: Array, x: Array, log_scale: Any) -> Float[Array, "B"]:
+    standardised = (x - output) * jnp.exp(-log_scale)
+    return _sum(-0.5 * standardised**2 - log_scale - 0.5 * math.log(2 * math.pi))
+
+
+def build(section: Any, spec: DataSpec) -> Likelihood:
+    """Builds `model.likelihood`: "bernoulli" (x in [0, 1]), "gaussian" (fixed `model.observation_scale`) or
+    "gaussian_learned" (one scale, trained; `model.observation_scale` is where it starts)."""
+    name = section.likelihood
+    if name == "bernoulli":
+        if spec.support == "real":
+            raise UserError(
+                f"model.likelihood='bernoulli' needs x in [0, 1]; {spec.name} has real values (allowed: gaussian)."
+            )
+        mean = np.clip(spec.mean, 0.001, 0.999)  # as in Burda et al. 2016
+        return Likelihood(_bernoulli, jax.nn.sigmoid, np.log(mean / (1 - mean)), None)
+    if name in ("gaussian", "gaussian_learned"):
+        if section.observation_scale <= 0:
+            raise UserError(f"model.observation_scale={section.observation_scale} must be positive.")
+        log_scale = math.log(section.observation_scale)
+        if name == "gaussian_learned":
+            return Likelihood(_gaussian, lambda output: output, spec.mean, log_scale)
+        fixed = lambda output, x, _: _gaussian(output, x, log_scale)  # noqa: E731
+        return Likelihood(fixed, lambda output: output, spec.mean, None)
+    raise unknown_name("model.likelihood", name, ("bernoulli", "gaussian", "gaussian_learned"))

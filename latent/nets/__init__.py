@@ -1,0 +1,1 @@
+"""Networks: linen modules without losses."""

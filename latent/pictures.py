@@ -1,0 +1,78 @@
+"""Arrays to picture grids: reconstructions and samples. Knows a model's functions, no file and no logger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from latent import rng
+from latent.evaluate import EvaluationData
+from latent.types import DataSpec, Model, State
+
+
+def grid(
+    images: Float[np.ndarray, "N H W C"], columns: int, scale: int = 1, gap: int = 2
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Images in [0, 1], row by row, on a light ground; `scale` repeats pixels, `gap` is the ground
+    between pictures, times the root of `scale`."""
+    pixels = np.rint(255 * np.clip(np.asarray(images, np.float32), 0.0, 1.0)).astype(np.uint8)
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3)).repeat(scale, axis=1).repeat(scale, axis=2)
+    count, height, width, _ = pixels.shape
+    gap = round(gap * scale**0.5)
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 245, np.uint8)
+    for place, picture in enumerate(pixels):
+        top, left = gap + (place // columns) * (height + gap), gap + (place % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def magnification(spec: DataSpec) -> int:
+    """How many screen pixels a pixel of small images takes, so that an 8x8 digit can be seen."""
+    return max(1, 48 // max(spec.shape[:2]))
+
+
+def is_image(spec: DataSpec) -> bool:
+    """Whether examples can be shown: [H, W, 1 or 3] in [0, 1]."""
+    return len(spec.shape) == 3 and spec.shape[-1] in (1, 3) and spec.support != "real"
+
+
+class Gallery:
+    """The pictures a run can make of itself; functions are compiled once."""
+
+    def __init__(self, model: Model, spec: DataSpec, data: EvaluationData, side: int):
+        self._model, self._spec, self._data, self._side = model, spec, data, side
+        self._decode_encoded = jax.jit(
+            lambda state, x, keys: model.decode(
+                state.params, state.extra, model.encode(state.params, state.extra, x, keys).mean
+            )
+        )
+        self._sample = jax.jit(lambda state, keys: model.sample(state.params, state.extra, keys, None))
+
+    def draw(self, state: State) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"]]]:
+        """(name, grid) of what the family can show: reconstructions (each original above its copy) and samples."""
+        if not self._side or not is_image(self._spec):
+            return
+        scale = magnification(self._spec)
+        if self._model.encode is not None and self._model.decode is not None:
+            yield "reconstructions", grid(self.reconstructions(state), self._side, scale)
+        if self._model.sample is not None:
+            keys = rng.sample_keys(self._data.seed, np.arange(self._side**2))
+            yield "samples", grid(np.asarray(self._sample(state, keys)), self._side, scale)
+
+    def reconstructions(self, state: State) -> Float[np.ndarray, "N H W C"]:
+        """Rows of originals, each followed by the row of their reconstructions."""
+        count = self._side * max(1, self._side // 2)
+        batch = self._data.batch(count)
+        keys = rng.evaluation_stream(self._data.seed, batch["index"])("posterior")
+        copies = np.asarray(self._decode_encoded(state, batch["x"], keys))
+        originals = np.asarray(batch["x"])
+        rows = [
+            row
+            for start in range(0, len(originals), self._side)
+            for row in (originals[start : start + self._side], copies[start : start + self._side])
+        ]
+        return np.concatenate(rows)

@@ -1,0 +1,150 @@
+"""A trained run in a notebook: `run = latent.load("runs/vae")`, then encode, decode, sample, evaluate.
+
+Thin over the functions the commands use; owns the compiled versions of a model's functions and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Shaped
+
+from latent import build, checkpoint, config, evaluate, provenance, rng
+from latent.errors import UserError
+from latent.metrics.passport import Result
+from latent.types import Latent
+
+
+def load(workdir: str | Path, step: str | int = "latest", average: str | None = None) -> Run:
+    """Loads a run: `step` is "latest", "best" or a number; `average` names averaged weights ("" for the raw ones,
+    None for what the run's own evaluation uses).
+
+    Raises UserError where there is no run, no such checkpoint, or no such average.
+    """
+    return Run(Path(workdir), step, average)
+
+
+class Run:
+    """A model with the weights of one checkpoint. Arrays in, arrays out; batches of any size."""
+
+    def __init__(self, workdir: Path, step: str | int, average: str | None):
+        self.workdir = workdir
+        self.config = config.read(workdir)
+        self.experiment = build.build(self.config)
+        self.model, self.spec = self.experiment.recipe.model, self.experiment.spec
+        self.average = self.config["eval"]["average"] if average is None else average
+        keep = self.config["checkpoint"]
+        store = checkpoint.Checkpoints(workdir, keep["keep"], keep["best_metric"], keep["best_mode"])
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = checkpoint.abstract(build.abstract_state(self.experiment), sharding)
+        try:
+            self.state = evaluate.view(_restore(store, step, target), self.average)
+        finally:
+            store.close()
+        self.step = int(self.state.step)
+
+    def encode(self, x: Shaped[Array, "B ..."] | np.ndarray, seed: int = 0) -> Latent:
+        """Encodes prepared examples (what `examples` returns) to a `Latent` with mean, sample and info."""
+        self._need("encode")
+        keys = rng.evaluation_stream(seed, jnp.arange(len(x)))("posterior")
+        return self._encode(self.state, jnp.asarray(x), keys)
+
+    def decode(self, z: Shaped[Array, "B ..."] | np.ndarray) -> Shaped[Array, "B ..."]:
+        """Decodes latents to the mean of p(x | z)."""
+        self._need("decode")
+        return self._decode(self.state, jnp.asarray(z))
+
+    def sample(self, num: int, seed: int = 0, condition: Any = None, **options: Any) -> Shaped[Array, "N ..."]:
+        """Draws samples; sample i depends on (seed, i) only. `options` are the family's own."""
+        self._need("sample")
+        keys = rng.sample_keys(seed, jnp.arange(num))
+        call = jax.jit(lambda s, k, c: self.model.sample(s.params, s.extra, k, c, **options))
+        return call(self.state, keys, condition)
+
+    def examples(self, split: str, limit: int = 0) -> dict[str, np.ndarray]:
+        """Prepared examples of a split: {"x", "label", "index"}, as evaluation sees them."""
+        return self.data(split).map(_batch, self.state, limit=limit)
+
+    def encode_split(self, split: str, limit: int = 0) -> dict[str, np.ndarray]:
+        """Codes of a split: {"mean", "sample", "label", "index"}, and of `info` what has one row an example."""
+        self._need("encode")
+        return self.data(split).map(_codes, self.state, limit=limit)
+
+    def evaluate(
+        self,
+        metrics: Sequence[str] = (),
+        split: str = "test",
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> list[Result]:
+        """Runs metrics (by default those of the config) on a split and records them in evaluation/STEP.json."""
+        names = tuple(metrics) or tuple(self.config["eval"]["metrics"])
+        merged = {name: dict(values) for name, values in self.config["eval"]["options"].items()}
+        for name, values in (options or {}).items():
+            unknown = set(values) - set(merged.get(name, {}))
+            if unknown:
+                raise UserError(f"--options: {name} has no {sorted(unknown)}. Allowed: {sorted(merged.get(name, {}))}.")
+            merged[name] |= values
+        evaluate.result_names(names, merged)
+        results = evaluate.run(names, self.state, self.data(split), merged)
+        evaluate.record(self.workdir, self.step, results, provenance.of_result(self.experiment, self.step))
+        return results
+
+    @functools.cache  # noqa: B019 - a handful of splits, as long as the run itself lives
+    def data(self, split: str) -> evaluate.EvaluationData:
+        """A split as metrics see it."""
+        return self.experiment.evaluation_data(split, self.config["seed"], self.average)
+
+    @functools.cached_property
+    def _encode(self) -> Any:
+        return jax.jit(lambda state, x, keys: self.model.encode(state.params, state.extra, x, keys))
+
+    @functools.cached_property
+    def _decode(self) -> Any:
+        return jax.jit(lambda state, z: self.model.decode(state.params, state.extra, z))
+
+    def _need(self, function: str) -> None:
+        if getattr(self.model, function) is None:
+            raise UserError(
+                f"model.name={self.config['model']['name']!r} cannot {function}: the family does not define it."
+            )
+
+
+def _restore(store: checkpoint.Checkpoints, step: str | int, target: Any) -> Any:
+    if str(step) == "latest":
+        found = store.restore_newest(target)
+        if found is None:
+            raise UserError("--step=latest: the run has no checkpoint yet.")
+        return found[0]
+    if str(step) == "best":
+        best = store.best_step()
+        if best is None:
+            raise UserError("--step=best: the run keeps no best checkpoint (checkpoint.best_metric is empty).")
+        step = best
+    if not str(step).isdigit():
+        raise UserError(f"--step={step} is not known. Allowed: latest, best, {store.steps()}.")
+    try:
+        return store.restore(int(step), target)[0]
+    except checkpoint.DamagedCheckpoint as error:
+        raise UserError(f"--step={step}: {error}.") from error
+
+
+def _batch(model: Any, params: Any, extra: Any, batch: Any, context: Any) -> dict[str, Array]:
+    return {name: batch[name] for name in ("x", "label", "index")}
+
+
+def _codes(model: Any, params: Any, extra: Any, batch: Any, context: Any) -> dict[str, Array]:
+    latent = model.encode(params, extra, batch["x"], context.keys("posterior"))
+    rows = {name: value for name, value in latent.info.items() if value.shape[:1] == batch["x"].shape[:1]}
+    return {
+        "mean": latent.mean,
+        "sample": latent.sample,
+        **rows,
+        "label": batch["label"],
+        "index": batch["index"],
+    }

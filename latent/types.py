@@ -1,0 +1,153 @@
+"""The contract: what a model is, what a training state is, and what the engine asks of both.
+
+Read this file first. Everything here is data: named tuples of arrays and of pure functions. The engine
+(`step.py`, `train.py`, `evaluate.py`) works on these types alone and never learns the name of a family; a
+family (`models/<family>.py`) returns a `Model` and never learns how many devices, steps or hosts there are.
+
+Shapes use one vocabulary throughout: B examples in the part of the batch that a function sees, N samples,
+K importance samples, `...` the shape of one example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int, Integer, Key, PyTree, Shaped
+
+Params = dict[str, Any]
+"""Trainable arrays: a dict of named components ("encoder", "critic", ...), each a pytree."""
+
+Extra = dict[str, Any]
+"""Arrays that are not trained by gradient, keyed by component like `Params` (batch statistics, spectral-norm
+vectors, codebooks, measured latent statistics)."""
+
+Batch = dict[str, Any]
+"""One batch: `x` [B, ...] data in the model's range, `label` [B] int32 (-1 where the set has none), `index` [B]
+place in the split, `position` [B] place in the global batch (while training) or in the split (in evaluation)."""
+
+Seed = Integer[Array, ""] | np.integer | int
+"""A seed: below 2**32, traced or not."""
+
+Indices = Integer[Array | np.ndarray, "B"]
+"""Places of examples in a split or in the global batch."""
+
+StreamFn = Callable[[str], Key[Array, "B"]]
+"""Name of a random stream -> one key per example, so that noise depends on the example and not on the device."""
+
+Hparams = Mapping[str, Mapping[str, Any]]
+"""Scalars by player: {"autoencoder": {"learning_rate": ..., "beta": ...}}."""
+
+
+class Context(NamedTuple):
+    """What a loss may know of its surroundings.
+
+    `mean` and `gather` speak of the global batch: `mean` averages a local mean over all devices and `gather`
+    concatenates [B, ...] to the whole batch in order (pmean/all_gather under pmap, identity where the batch is
+    already global). Every term that couples examples must use them: batch statistics, MMD, total correlation,
+    free bits, codebook counts.
+    """
+
+    keys: StreamFn
+    step: Int[Array, ""]
+    hparams: Hparams
+    train: bool
+    mean: Callable[[PyTree], PyTree]
+    gather: Callable[[PyTree], PyTree]
+
+
+class Loss(NamedTuple):
+    """What a player's loss returns.
+
+    `objective` is the mean over the examples this call has seen, never reduced over devices: the engine reduces
+    its gradient. `terms` are logged as `<player>/<term>`. `extra` is the new `Extra`; of it the engine keeps the
+    components that the player owns.
+    """
+
+    objective: Float[Array, ""]
+    terms: dict[str, Float[Array, "B"]]
+    extra: Extra
+
+
+LossFn = Callable[[Params, Extra, Batch, Context], Loss]
+
+
+class Player(NamedTuple):
+    """Who updates what, with which loss, how often.
+
+    `owns` names top-level keys of `Params` (and of `Extra`): gradients are taken for these only, and nothing else
+    changes. Players move in order, each seeing the updates of those before it. A player with `every=k` moves at
+    the steps k-1, 2k-1, ...: `critic_steps=k` of the GAN literature is the generator's `every=k`.
+    """
+
+    name: str
+    owns: tuple[str, ...]
+    loss: LossFn
+    every: int = 1
+
+
+class Latent(NamedTuple):
+    """What an encoder says of x: the posterior's `mean`, one `sample` (the mean again where encoding is
+    deterministic), and whatever else the family knows in `info`, all with a leading B."""
+
+    mean: Float[Array, "B ..."]
+    sample: Float[Array, "B ..."]
+    info: dict[str, Any]
+
+
+class Model(NamedTuple):
+    """A generative model as pure functions; what a family cannot do is None.
+
+    init        (key, batch) -> (params, extra)
+    terms       (params, extra, batch, context) -> {term: [B]}: the evaluation view, built from the same functions
+                as the losses
+    sample      (params, extra, keys [N], condition [N] or None, **options) -> x [N, ...]; one key a sample, so
+                sample i cannot depend on the batch it was made in
+    encode      (params, extra, x [B, ...], keys [B]) -> Latent
+    decode      (params, extra, z [B, ...]) -> x [B, ...], the mean of p(x | z)
+    log_weights (params, extra, batch, context, num_samples) -> [K, B]: log p(x, z_k) - log q(z_k | x)
+    log_prob    (params, extra, batch, context) -> [B]: exact log p(x)
+    """
+
+    init: Callable[[Key[Array, ""], Batch], tuple[Params, Extra]]
+    players: tuple[Player, ...]
+    terms: Callable[[Params, Extra, Batch, Context], dict[str, Float[Array, "B"]]]
+    sample: Callable[..., Shaped[Array, "N ..."]] | None = None
+    encode: Callable[..., Latent] | None = None
+    decode: Callable[..., Shaped[Array, "B ..."]] | None = None
+    log_weights: Callable[..., Float[Array, "K B"]] | None = None
+    log_prob: Callable[..., Float[Array, "B"]] | None = None
+
+
+class State(NamedTuple):
+    """Exactly what a checkpoint holds: arrays only, no key, function or config inside.
+
+    step     updates done so far, scalar int32
+    opt      {player: optax state}
+    ema      {average: {"params": ..., "extra": ...}} over the owned components
+    hparams  scalars that may differ between members of a population without a new compilation
+    halted   -1, or the first step whose loss or gradient was not finite: that step and all later ones keep the
+             state as it was before
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    extra: Extra
+    opt: dict[str, Any]
+    ema: dict[str, Any]
+    hparams: dict[str, dict[str, Float[Array, ""]]]
+    halted: Int[Array, ""]
+
+
+class DataSpec(NamedTuple):
+    """What a model may know of the data set when it is built: the shape of one example after preprocessing, the
+    number of classes (0: unlabelled), the number of training examples, the mean training example in the model's
+    range, and whether every value of x is 0 or 1 (`binary`), in [0, 1] (`unit`) or any real number (`real`)."""
+
+    name: str
+    shape: tuple[int, ...]
+    num_classes: int
+    size: int
+    mean: np.ndarray
+    support: str

@@ -1,0 +1,166 @@
+"""Measures what the engine promises: the loop against its own bare step, the step against a matmul, the start-up.
+
+python -m scripts.bench [--repeats=5] [--data=digits,mnist]
+
+Every figure is a median over repeats with the smallest and largest beside it. Run it on an idle machine: figures of
+one run are compared with each other, never with another day's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from latent import build, config, logs, parallel
+from latent.errors import UserError
+from latent.train import Training
+
+STEPS = {"digits": 20_000, "mnist": 3_000}
+"""Steps of one timed loop: some seconds each."""
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall time of one call, results awaited."""
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """Median (smallest .. largest)."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}g} ({low:.{digits}g} .. {high:.{digits}g})"
+
+
+def matmul_rate(size: int = 2048, calls: int = 4) -> float:
+    """GFLOP/s of one large float32 matrix product."""
+    a = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), jnp.float32)
+    product = jax.jit(lambda x: x @ x)
+    jax.block_until_ready(product(a))
+    return max(2e-9 * size**3 / seconds(lambda: product(a)) for _ in range(calls))
+
+
+def useful_flops(training: Training) -> float:
+    """FLOPs of one training step that the mathematics asks for: three products of every weight matrix with the batch
+    (forward, gradient of the weights, gradient of the input), less the input gradient of the first layer."""
+    kernels = [leaf.size for leaf in jax.tree.leaves(training.state.params) if leaf.ndim == 2]
+    first = training.experiment.spec.mean.size * training.state.params["encoder"]["Dense_0"]["kernel"].shape[1]
+    return 2.0 * training.experiment.config["train"]["batch_size"] * (3 * sum(kernels) - first)
+
+
+def make(name: str, workdir: Path, steps: int) -> Training:
+    """A training of configs/vae.py:NAME that does nothing but train and log."""
+    changes = {
+        "train.steps": steps,
+        "log.every": steps // 10,
+        "log.wandb": "disabled",
+        "log.images": 0,
+        "eval.metrics": (),
+        "eval.every": 0,
+        "checkpoint.every": 0,
+        "checkpoint.best_metric": "",
+    }
+    settings = build.resolved(config.load(f"configs/vae.py:{name}", changes).to_dict())
+    experiment = build.build(settings)
+    driver = parallel.build("pmap", None, settings["train"]["batch_size"])
+    return Training(experiment, driver, workdir, profile=False)
+
+
+def loop_step(name: str, steps: int) -> tuple[float, float]:
+    """(seconds a step of the whole loop between the second log line and the one before the last, input wait)."""
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as quiet:
+        workdir, standard = Path(folder), sys.stdout
+        sys.stdout = quiet
+        try:
+            with make(name, workdir, steps) as training:
+                training.loop()
+        finally:
+            sys.stdout = standard
+        lines = [line for line in logs.read(workdir / "metrics.jsonl") if line["split"] == "train"]
+    first, last = lines[0], lines[-2]  # the first holds the compilation, the last the checkpoint at the end
+    wait = statistics.mean(line["input_wait"] for line in lines[1:-1])
+    return (last["time"] - first["time"]) / (last["step"] - first["step"]), wait
+
+
+def bare_step(name: str, steps: int) -> tuple[float, float]:
+    """(seconds a step of the same compiled program called again and again on the same inputs, FLOPs a step)."""
+    with tempfile.TemporaryDirectory() as folder, make(name, Path(folder), steps) as training:
+        flops, dispatch = useful_flops(training), training.dispatches[0]
+        inputs = training.driver.place(training.feed.inputs(0, training.count))
+        state, _ = jax.block_until_ready(dispatch(training.state, training.seed, training.resident, inputs))
+        calls = max(1, steps // training.count)
+        start = time.perf_counter()
+        for _ in range(calls):
+            state, metrics = dispatch(state, training.seed, training.resident, inputs)
+        jax.block_until_ready((state, metrics))
+        return (time.perf_counter() - start) / (calls * training.count), flops
+
+
+def start_up() -> float:
+    """Seconds from process start to the first training step of configs/vae.py:digits, compilation cache as it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.train",
+            "--config=configs/vae.py:digits",
+            f"--workdir={folder}/run",
+        ]
+        command += ["--config.train.steps=4", "--config.log.every=1", "--config.eval.every=0"]
+        command += ["--config.checkpoint.every=0"]
+        start = time.time()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return logs.read(Path(folder, "run", "metrics.jsonl"))[0]["time"] - start
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--data", default="digits,mnist")
+    arguments = parser.parse_args()
+    device = jax.devices()[0]
+    cores = f"{platform.machine()}, {os.cpu_count()} cores"
+    print(f"{len(jax.devices())} x {device.device_kind} ({cores}), jax {jax.__version__}")
+    print(f"{arguments.repeats} repeats, interleaved; median (smallest .. largest)\n")
+    for name in arguments.data.split(","):
+        try:
+            loop_step(name, STEPS[name] // 10)  # compiles, fills caches
+        except UserError as error:
+            print(f"{name}: left out: {error}\n")
+            continue
+        rates, bares, loops, waits = [], [], [], []
+        for _ in range(arguments.repeats):
+            rates.append(matmul_rate())
+            bare, flops = bare_step(name, STEPS[name])
+            loop, wait = loop_step(name, STEPS[name])
+            bares.append(bare)
+            loops.append(loop)
+            waits.append(wait)
+        shares = [100 * flops / bare / 1e9 / rate for bare, rate in zip(bares, rates, strict=True)]
+        overheads = [100 * (loop / bare - 1) for loop, bare in zip(loops, bares, strict=True)]
+        print(f"configs/vae.py:{name}")
+        print(f"  large matmul, GFLOP/s           {spread(rates)}")
+        print(f"  bare step, ms                   {spread([1e3 * value for value in bares])}")
+        print(f"  bare step, % of the matmul rate {spread(shares)}")
+        print(f"  step in the loop, ms            {spread([1e3 * value for value in loops])}")
+        print(f"  overhead of the loop, %         {spread(overheads)}")
+        print(f"  input wait, % of the step       {spread([100 * value for value in waits])}\n")
+    start_up()  # fills the compilation cache
+    print(f"process start to first step, s    {spread([start_up() for _ in range(arguments.repeats)])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# From a fresh machine to a trained VAE on real digits: install, train, evaluate, sample, draw a map of the codes.
+# usage: demo.sh [WORKDIR]       (default runs/demo; running it again continues or re-evaluates the run)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/install.sh
+run=${1:-runs/demo}
+python=.venv/bin/python
+start=$(date +%s)
+"$python" -m experiments.train --config=configs/vae.py:digits --workdir="$run"
+echo
+"$python" -m experiments.evaluate --workdir="$run"
+echo
+"$python" -m experiments.sample --workdir="$run" --num=64 --out="$run/samples.png"
+"$python" -m experiments.encode --workdir="$run" --split=test --out="$run/codes.npz" --map="$run/map.png"
+echo
+echo "done in $(($(date +%s) - start)) s after the install. Look at:"
+ls -1 "$run"/images/*reconstructions.png | sort -V | tail -n 1
+echo "$run/samples.png"
+echo "$run/map.png"

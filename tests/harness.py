@@ -1,0 +1,62 @@
+"""Runs a toy model through the real driver, dispatch and feed, without files."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from latent import parallel
+from latent.data.dataset import Split
+from latent.data.feed import resident_feed
+from latent.optim import Average, Optimizer
+from latent.step import Recipe, build_dispatch, cycle_length, init_state
+from tests import toys
+
+
+def recipe(model, transform=None, learning_rate_schedule=lambda step: 1.0, microbatches=1, averages=()):
+    """SGD by default: Adam would hide a gradient that is wrong by a constant factor."""
+    transform = transform or optax.trace(0.9)
+    optimizers = {player.name: Optimizer(transform, learning_rate_schedule) for player in model.players}
+    prepare = lambda batch, streams, train: batch  # noqa: E731
+    chosen = {str(decay): Average(lambda step, decay=decay: jnp.float32(decay)) for decay in averages}
+    return Recipe(model, optimizers, chosen, prepare, microbatches)
+
+
+def hparams(model, rate=0.05):
+    return {player.name: {"learning_rate": rate} for player in model.players}
+
+
+def train(
+    model,
+    steps,
+    devices=1,
+    count=1,
+    rolled=False,
+    seed=0,
+    batch_size=16,
+    state=None,
+    x=None,
+    rate=0.05,
+    **options,
+):
+    """Trains for `steps` more steps; returns the state on the host and one dict of metrics a dispatch."""
+    driver = parallel.build("pmap", devices, batch_size)
+    chosen = recipe(model, **options)._replace(axis=driver.axis)
+    x = toys.data() if x is None else x
+    feed = resident_feed(Split(x, np.full(len(x), -1, np.int32)), seed, batch_size, 2**30)
+    if state is None:
+        batch = {"x": jnp.asarray(x[:1])}
+        state = jax.jit(lambda: init_state(chosen, hparams(model, rate), seed, batch))()
+    state, start = driver.replicate(state), int(state.step)
+    cycle = cycle_length(model)
+    phases = 1 if rolled or count % cycle == 0 else cycle
+    dispatches = [driver.compile(build_dispatch(chosen, feed.fetch, count, rolled, phase)) for phase in range(phases)]
+    resident, device_seed = driver.replicate(feed.resident), driver.replicate(np.uint32(seed))
+    history = []
+    for step in range(start, start + steps, count):
+        dispatch = dispatches[step % phases]
+        state, metrics = dispatch(state, device_seed, resident, driver.place(feed.inputs(step, count)))
+        history.append(jax.device_get(metrics))
+    return jax.device_get(state), history

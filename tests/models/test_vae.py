@@ -1,0 +1,258 @@
+"""The VAE against closed forms: a linear-Gaussian model whose likelihood, ELBO and optimum are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+from ml_collections import ConfigDict
+from sklearn.decomposition import PCA
+
+from latent import config, rng
+from latent.models import likelihoods, vae
+from latent.nets import mlp
+from latent.types import Context, DataSpec
+from tests import harness
+
+REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "exact_forms.npz")
+
+
+def section(**changes):
+    values = config.load("configs/vae.py:digits").model.unlock()
+    values.update_from_flattened_dict(changes)
+    return config.Section(ConfigDict(values).to_dict())
+
+
+def spec(shape, support="real", mean=0.0):
+    return DataSpec("toy", shape, 0, 100, np.full(shape, mean, np.float32), support)
+
+
+def context(count, seed=0, step=0, **hparams):
+    same = lambda tree: tree  # noqa: E731
+    values = {"beta": 1.0, "free_bits": 0.1, "capacity": 25.0} | hparams
+    values = {name: jnp.float32(value) for name, value in values.items()}
+    streams = rng.evaluation_stream(seed, np.arange(count))
+    return Context(streams, jnp.int32(step), {"autoencoder": values}, True, same, same)
+
+
+class Fixed(nn.Module):
+    """An encoder that ignores x and returns a given posterior."""
+
+    mean: jnp.ndarray
+    log_scale: jnp.ndarray
+
+    def __call__(self, x):
+        return {"mean": self.mean, "log_scale": self.log_scale}
+
+
+def linear_gaussian():
+    """The reference's linear-Gaussian model with its given posterior q, as nets and params."""
+    ref = {name.split("__")[1]: jnp.float32(REFERENCE[name]) for name in REFERENCE.files if "ppca__" in name}
+    _, latent_dim = ref["W"].shape
+    chosen = section(**{"likelihood": "gaussian", "observation_scale": float(np.sqrt(ref["noise_var"]))})
+    net = section(**{"net.hidden": ()}).net
+    likelihood = likelihoods.build(chosen, spec((10,)))
+    decoder = mlp.decoder(net, (10,), np.zeros(10))
+    nets = vae.Nets(Fixed(ref["q_mu"], ref["q_logvar"] / 2), decoder, likelihood, latent_dim)
+    params = {"encoder": {}, "decoder": {"net": {"output": {"kernel": ref["W"].T, "bias": ref["b"]}}}}
+    return nets, params, ref
+
+
+def test_importance_weights_equal_the_reference():
+    nets, params, ref = linear_gaussian()
+    posterior = nets.posterior(params, ref["x"])
+    noise = jnp.float32(REFERENCE["iwae__noise"])
+    z = posterior.mean[:, None] + np.exp(posterior.log_scale)[:, None] * noise
+    found = jax.jit(nets.weigh)(params, ref["x"], posterior, z)
+    np.testing.assert_allclose(found, REFERENCE["iwae__log_w"], rtol=1e-4, atol=1e-3)
+
+
+def test_elbo_equals_its_closed_form():
+    """Averaged over 200 x 50 draws, within four standard errors of the exact value; the KL exactly."""
+    nets, params, ref = linear_gaussian()
+    run = jax.jit(lambda seed: nets.elbo_terms(params, {"x": ref["x"]}, context(16, seed), 50)[1])
+    draws = [run(np.uint32(seed)) for seed in range(200)]
+    np.testing.assert_allclose(draws[0]["kl"], ref["kl_q"], rtol=1e-5)
+    values = np.array([draw["elbo"] for draw in draws])
+    error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    assert np.all(np.abs(values.mean(axis=0) - ref["elbo_q"]) < 4 * error)
+    assert np.all(error < 0.2)
+
+
+def test_bounds_rise_with_k_towards_the_exact_likelihood():
+    """With the best diagonal posterior: ELBO < IWAE-5 < IWAE-50 < IWAE-2000, the last within 0.02 nats of log p(x)."""
+    nets, params, ref = linear_gaussian()
+    log_scale = jnp.broadcast_to(jnp.log(ref["best_diag_var"]) / 2, ref["posterior_mean"].shape)
+    nets = nets._replace(encoder=Fixed(ref["posterior_mean"], log_scale))
+    means = []
+    for k in (1, 5, 50, 2000):
+        log_weights = jax.jit(lambda seed, k=k: nets.log_weights(params, {}, {"x": ref["x"]}, context(16, seed), k))
+        bounds = [jax.nn.logsumexp(log_weights(np.uint32(s)), axis=0) - np.log(k) for s in range(max(4, 400 // k))]
+        means.append(float(np.mean(bounds)))
+    assert means[0] < means[1] < means[2] < means[3]
+    assert means[0] == pytest.approx(float(ref["elbo_best_diag"].mean()), abs=0.05)
+    assert means[3] == pytest.approx(float(ref["loglik"].mean()), abs=0.02)
+
+
+def test_every_weight_of_the_true_posterior_is_the_exact_likelihood():
+    """If q is the posterior, log w does not depend on z. With orthogonal columns of W the posterior is diagonal."""
+    nets, params, ref = linear_gaussian()
+    orthogonal = np.linalg.qr(ref["W"])[0] * np.array([2.0, 1.0, 0.5])
+    noise = float(ref["noise_var"])
+    precision = 1 + (orthogonal**2).sum(axis=0) / noise
+    mean = (ref["x"] - ref["b"]) @ orthogonal / noise / precision
+    log_scale = np.broadcast_to(-0.5 * np.log(precision), mean.shape)
+    nets = nets._replace(encoder=Fixed(jnp.float32(mean), jnp.float32(log_scale)))
+    params["decoder"]["net"]["output"]["kernel"] = np.float32(orthogonal.T)
+    found = jax.jit(lambda: nets.log_weights(params, {}, {"x": ref["x"]}, context(16), 7))()
+    covariance = orthogonal @ orthogonal.T + noise * np.eye(10)
+    exact = scipy.stats.multivariate_normal(ref["b"], covariance).logpdf(ref["x"])
+    np.testing.assert_allclose(found, np.broadcast_to(exact, (7, 16)), atol=2e-4)
+
+
+def test_gaussian_kl_equals_the_reference():
+    posterior = vae.Posterior(jnp.float32(REFERENCE["kl__mu1"]), jnp.float32(REFERENCE["kl__logvar1"] / 2))
+    found = jnp.sum(vae.gaussian_kl(posterior), axis=1)
+    np.testing.assert_allclose(found, REFERENCE["kl__to_std_normal"], rtol=1e-5)
+
+
+def test_bernoulli_equals_the_reference_on_binary_and_grey_targets():
+    likelihood = likelihoods.build(section(), spec((20,), "unit", 0.5))
+    logits = jnp.float32(REFERENCE["bern__logits"])
+    binary = likelihood.log_prob(logits, jnp.float32(REFERENCE["bern__x"]), 0.0)
+    np.testing.assert_allclose(binary, REFERENCE["bern__loglik"], rtol=1e-5)
+    grey = likelihood.log_prob(logits, jnp.float32(REFERENCE["bern__x_cont"]), 0.0)
+    np.testing.assert_allclose(np.abs(grey), np.abs(REFERENCE["bern__bce_cont"]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "gaussian_learned"])
+def test_an_untrained_decoder_gives_the_mean_training_example(name):
+    model = vae.build(section(likelihood=name), spec((8, 8, 1), "unit", 0.25))
+    params, extra = jax.jit(model.init)(jax.random.key(0), {"x": jnp.zeros((1, 8, 8, 1))})
+    decoded = jax.jit(model.decode)(params, extra, jnp.zeros((1, 8)))
+    np.testing.assert_allclose(decoded, 0.25, atol=1e-5)
+
+
+def losses(changes, hparams, step=0, params_scale=1.0):
+    """(loss, per-dimension KL, reconstruction) of a small VAE on fixed data."""
+    chosen = section(**{"latent_dim": 3, "net.hidden": (5,), "likelihood": "gaussian", **changes})
+    model = vae.build(chosen, spec((4,)))
+    x = jnp.float32(np.random.default_rng(0).normal(size=(12, 4)))
+    params, extra = jax.jit(model.init)(jax.random.key(1), {"x": x})
+    params = jax.tree.map(lambda leaf: params_scale * leaf, params)
+    ctx = context(12, step=step, **hparams)
+    found = jax.jit(lambda p: model.players[0].loss(p, extra, {"x": x}, ctx))(params)
+    latent = jax.jit(model.encode)(params, extra, x, ctx.keys("posterior"))
+    return float(found.objective), np.asarray(latent.info["kl"]), float(found.terms["reconstruction"].mean())
+
+
+def test_regularisers_follow_their_formulas():
+    loss, kl, reconstruction = losses({}, {"beta": 4.0})
+    assert loss == pytest.approx(reconstruction + 4.0 * kl.sum(axis=1).mean(), rel=1e-5)
+    loss, kl, reconstruction = losses({"kl_warmup_steps": 10}, {"beta": 4.0}, step=5)
+    assert loss == pytest.approx(reconstruction + 0.5 * 4.0 * kl.sum(axis=1).mean(), rel=1e-5)
+    floor = float(np.median(kl.mean(axis=0)))
+    loss, kl, reconstruction = losses({"regulariser": "free_bits"}, {"free_bits": floor})
+    assert loss == pytest.approx(reconstruction + np.maximum(kl.mean(axis=0), floor).sum(), rel=1e-5)
+    assert loss > reconstruction + kl.sum(axis=1).mean() + 1e-4
+    loss, kl, reconstruction = losses(
+        {"regulariser": "capacity", "capacity_steps": 100}, {"beta": 7.0, "capacity": 20.0}, step=50
+    )
+    assert loss == pytest.approx(reconstruction + 7.0 * abs(kl.sum(axis=1).mean() - 10.0), rel=1e-5)
+
+
+def test_the_iwae_loss_is_the_bound_of_its_own_weights():
+    chosen = section(**{"latent_dim": 3, "net.hidden": (5,), "likelihood": "gaussian"})
+    model = vae.build(chosen, spec((4,)))
+    x = jnp.float32(np.random.default_rng(0).normal(size=(12, 4)))
+    params, extra = jax.jit(model.init)(jax.random.key(1), {"x": x})
+    for k in (1, 5):
+        loss, _, _ = losses({"objective": "iwae", "num_samples": k}, {})
+        log_weights = jax.jit(lambda k=k: model.log_weights(params, extra, {"x": x}, context(12), k))()
+        assert loss == pytest.approx(-float(np.mean(np.logaddexp.reduce(log_weights, axis=0) - np.log(k))), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"regulariser": "free_bits"},
+        {"regulariser": "capacity", "capacity_steps": 4},
+        {"kl_warmup_steps": 4},
+        {"objective": "iwae", "num_samples": 3},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_devices_agree(changes):
+    """Law 2 on the real family: free bits and capacity couple the examples of the global batch."""
+    chosen = section(**{"latent_dim": 3, "net.hidden": (5,), "likelihood": "gaussian_learned", **changes})
+    model = vae.build(chosen, spec((6,)))
+    hparams = {"beta": 2.0, "free_bits": 0.3, "capacity": 5.0}
+    model = model._replace(players=tuple(p._replace(loss=with_hparams(p.loss, hparams)) for p in model.players))
+    one, first = harness.train(model, 5, devices=1, rate=0.01)
+    eight, second = harness.train(model, 5, devices=8, rate=0.01)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, eight.params)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a["autoencoder"]["loss"], b["autoencoder"]["loss"], rtol=1e-4)
+
+
+def with_hparams(loss, values):
+    def wrapped(params, extra, batch, ctx):
+        return loss(params, extra, batch, ctx._replace(hparams={"autoencoder": values}))
+
+    return wrapped
+
+
+def test_samples_depend_on_their_own_key_only():
+    model = vae.build(section(), spec((8, 8, 1), "unit", 0.25))
+    params, extra = jax.jit(model.init)(jax.random.key(0), {"x": jnp.zeros((1, 8, 8, 1))})
+    sample = jax.jit(lambda keys: model.sample(params, extra, keys, None))
+    many, few = sample(rng.sample_keys(0, np.arange(8))), sample(rng.sample_keys(0, np.array([5, 2])))
+    np.testing.assert_allclose(few[0], many[5], atol=1e-6)
+    np.testing.assert_allclose(few[1], many[2], atol=1e-6)
+    assert np.abs(many[5] - many[2]).max() > 1e-3
+
+
+@pytest.mark.parametrize("latent_dim", [1, 512])
+def test_latent_dimensionality_from_1_to_512(latent_dim):
+    model = vae.build(section(latent_dim=latent_dim), spec((8, 8, 1), "unit", 0.25))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), {"x": jnp.zeros((1, 8, 8, 1))})
+    latent = jax.eval_shape(model.encode, *shapes, jnp.zeros((3, 8, 8, 1)), jax.random.split(jax.random.key(0), 3))
+    assert latent.mean.shape == latent.sample.shape == latent.info["kl"].shape == (3, latent_dim)
+
+
+@pytest.mark.parametrize("size", [8, 28, 32, 64])
+def test_convolutional_nets_take_8_to_64_pixels(size):
+    changes = {"net.name": "convnet", "net.channels": (4, 8), "net.hidden": (16,)}
+    model = vae.build(section(**changes), spec((size, size, 3), "unit", 0.25))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), {"x": jnp.zeros((1, size, size, 3))})
+    decoded = jax.eval_shape(model.decode, *shapes, jnp.zeros((2, 8)))
+    assert decoded.shape == (2, size, size, 3)
+
+
+def test_training_finds_the_optimum():
+    """A linear VAE's maximum is probabilistic PCA (Tipping & Bishop 1999; Lucas et al. 2019): same likelihood."""
+    generator = np.random.default_rng(3)
+    x = (
+        generator.normal(size=(400, 2)) @ generator.normal(size=(2, 5)) + 0.4 * generator.normal(size=(400, 5))
+    ).astype(np.float32)
+    chosen = section(**{"latent_dim": 2, "net.hidden": (), "likelihood": "gaussian_learned", "observation_scale": 1.0})
+    model = vae.build(chosen, DataSpec("toy", (5,), 0, len(x), x.mean(axis=0), "real"))
+    model = model._replace(players=tuple(p._replace(loss=with_hparams(p.loss, {"beta": 1.0})) for p in model.players))
+    schedule = lambda step: jnp.minimum(1.0, 4.0 * (1 - step / 4000))  # noqa: E731
+    state, _ = harness.train(
+        model, 4000, count=500, rolled=True, batch_size=100, x=x, rate=0.02, transform=optax.scale_by_adam(),
+        learning_rate_schedule=schedule,
+    )  # fmt: skip
+    decoder = state.params["decoder"]
+    weights, bias = decoder["net"]["output"]["kernel"], decoder["net"]["output"]["bias"]
+    variance = np.exp(2 * decoder["log_scale"])
+    found = scipy.stats.multivariate_normal(bias, weights.T @ weights + variance * np.eye(5)).logpdf(x).mean()
+    best = PCA(2).fit(x).score(x)
+    assert best - found < 0.02
+    assert variance == pytest.approx(0.16, rel=0.15)

@@ -1,0 +1,131 @@
+"""Checkpoints: exact and typed, damaged ones told and skipped, the best kept (law 4)."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from latent import checkpoint
+from latent.checkpoint import Checkpoints, DamagedCheckpoint
+from latent.errors import UserError
+from tests import harness, toys
+
+SHARDING = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def state_at(steps):
+    state, _ = harness.train(toys.adversarial(2), steps, transform=optax.scale_by_adam(), averages=(0.9,))
+    return state
+
+
+def target(state):
+    return checkpoint.abstract(state, SHARDING)
+
+
+def saved(workdir, steps=(2, 4, 6), **options):
+    store = Checkpoints(workdir, **options)
+    states = {step: state_at(step) for step in steps}
+    for step in steps:
+        store.save(states[step], {"step": step}, {"elbo": float(-step)})
+    store.close()
+    return states
+
+
+def damage(path, how):
+    files = sorted((f for f in path.rglob("*") if f.is_file() and "/d/" in str(f)), key=lambda f: f.stat().st_size)
+    if how == "flip":
+        data = bytearray(files[-1].read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 8] = bytes(255 - byte for byte in data[middle : middle + 8])
+        files[-1].write_bytes(data)
+    elif how == "truncate":
+        files[-1].write_bytes(files[-1].read_bytes()[:10])
+    else:
+        for file in path.rglob("*"):
+            if file.is_file():
+                file.unlink()
+
+
+def test_round_trip_is_exact_and_typed(tmp_path):
+    states = saved(tmp_path, steps=(3,))
+    found, meta = Checkpoints(tmp_path).restore(3, target(states[3]))
+    assert meta["step"] == 3
+    assert jax.tree.structure(found) == jax.tree.structure(states[3])
+    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(states[3]), strict=True):
+        assert one.dtype == two.dtype
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "empty"])
+def test_a_damaged_newest_checkpoint_is_skipped_and_set_aside(tmp_path, how, caplog):
+    states = saved(tmp_path)
+    damage(tmp_path / "checkpoints" / "6", how)
+    store = Checkpoints(tmp_path)
+    found, _ = store.restore_newest(target(states[4]), repair=True)
+    assert int(found.step) == 4
+    assert checkpoint.digest(found) == checkpoint.digest(states[4])
+    assert "checkpoint 6" in caplog.text
+    assert (tmp_path / "checkpoints" / "damaged.6").exists()
+    store.save(states[6], {"step": 6}, {})  # the step can be saved again
+    store.close()
+    again, _ = Checkpoints(tmp_path).restore_newest(target(states[6]))
+    assert checkpoint.digest(again) == checkpoint.digest(states[6])
+
+
+def test_changed_values_are_told(tmp_path):
+    """Orbax returns flipped bytes of a large array as wrong numbers, without an error: hence the digest."""
+    weights = np.random.default_rng(0).integers(0, 2**31, (300, 300), np.int32)
+    state = state_at(2)._replace(params={"big": weights})
+    store = Checkpoints(tmp_path)
+    store.save(state, {}, {})
+    store.close()
+    damage(tmp_path / "checkpoints" / "2", "flip")
+    with pytest.raises(Exception) as error:
+        Checkpoints(tmp_path).restore(2, target(state))
+    assert isinstance(error.value, DamagedCheckpoint)
+
+
+def test_reading_does_not_write(tmp_path):
+    store = Checkpoints(tmp_path)
+    assert store.steps() == [] and store.restore_newest(target(state_at(0))) is None
+    store.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_when_nothing_can_be_read_the_run_does_not_start_again(tmp_path):
+    states = saved(tmp_path)
+    for step in Checkpoints(tmp_path).steps():
+        damage(tmp_path / "checkpoints" / str(step), "truncate")
+    with pytest.raises(UserError, match="no checkpoint can be read"):
+        Checkpoints(tmp_path).restore_newest(target(states[6]), repair=True)
+
+
+def test_newest_and_best_are_kept(tmp_path):
+    options = {"keep": 2, "best_metric": "elbo", "best_mode": "max"}
+    saved(tmp_path, steps=(2, 4, 6, 8), **options)
+    store = Checkpoints(tmp_path, **options)
+    assert store.steps() == [2, 6, 8] and store.best_step() == 2
+    lowest = Checkpoints(tmp_path, best_metric="elbo", best_mode="min")
+    assert lowest.best_step() == 8
+
+
+def test_a_checkpoint_without_the_metric_is_never_the_best(tmp_path):
+    options = {"keep": 2, "best_metric": "elbo", "best_mode": "max"}
+    store = Checkpoints(tmp_path, **options)
+    store.save(state_at(2), {}, {"elbo": -5.0})
+    store.save(state_at(4), {}, {})
+    store.close()
+    again = Checkpoints(tmp_path, **options)
+    assert again.steps() == [2, 4] and again.best_step() == 2
+
+
+def test_unknown_steps_and_modes_are_refused(tmp_path):
+    states = saved(tmp_path, steps=(2,))
+    with pytest.raises(UserError, match=r"--step=7.*\[2\]"):
+        Checkpoints(tmp_path).restore(7, target(states[2]))
+    with pytest.raises(UserError, match="best_mode='most'"):
+        Checkpoints(tmp_path, best_metric="elbo", best_mode="most")
+    with pytest.raises(UserError, match="keep=1"):
+        Checkpoints(tmp_path, keep=1)

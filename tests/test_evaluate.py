@@ -1,0 +1,135 @@
+"""Metrics and their passports on a model whose numbers are known."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latent import config, evaluate
+from latent.data.dataset import Split
+from latent.metrics import passport
+from latent.types import Latent, Model, State
+
+DIM = 4
+
+
+def known_model():
+    """q(z|x) = N(x, 1) on the first coordinates that matter; log w = -|x|^2 + noise of the key's own."""
+
+    def log_weights(params, extra, batch, context, num_samples):
+        return jnp.broadcast_to(-jnp.sum(batch["x"] ** 2, axis=1), (num_samples, batch["x"].shape[0]))
+
+    def terms(params, extra, batch, context):
+        value = -jnp.sum(batch["x"] ** 2, axis=1)
+        return {"elbo": value, "kl": -value, "reconstruction": value * 0}
+
+    def encode(params, extra, x, keys):
+        mean = x * jnp.array([1.0, 1.0, 0.05, 0.0])
+        return Latent(mean, mean, {})
+
+    def decode(params, extra, z):
+        return z
+
+    return Model(lambda *_: ({}, {}), (), terms, None, encode, decode, log_weights)
+
+
+def data(batch_size=7, size=50, model=None, seed=0):
+    x = np.random.default_rng(0).normal(size=(size, DIM)).astype(np.float32)
+    protocol = {"split": "test", "data": "toy"}
+    prepare = lambda batch, streams, train: batch  # noqa: E731
+    split = Split(x, np.full(size, -1, np.int32))
+    return evaluate.EvaluationData(
+        model or known_model(), split, prepare, protocol, seed=seed, batch_size=batch_size
+    ), x
+
+
+STATE = State(jnp.int32(3), {}, {}, {}, {}, {}, jnp.int32(-1))
+OPTIONS = {"iwae": {"num_samples": 6, "chunk": 2, "limit": 0}, "active_units": {"threshold": 0.01}}
+
+
+def run(*names, **options):
+    chosen, x = data(**options)
+    return {result.name: result for result in evaluate.run(names, STATE, chosen, OPTIONS)}, x
+
+
+def test_means_and_standard_errors():
+    results, x = run("elbo", "iwae", "reconstruction")
+    values = -np.sum(x.astype(np.float64) ** 2, axis=1)
+    for name in ("elbo", "iwae_6"):
+        assert results[name].value == pytest.approx(values.mean(), rel=1e-6)
+        assert results[name].standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(50), rel=1e-6)
+        assert results[name].protocol["N"] == 50
+    error = np.mean((x - x * [1, 1, 0.05, 0]) ** 2)
+    assert results["reconstruction_mse"].value == pytest.approx(error, rel=1e-5)
+
+
+def test_active_units_count_dimensions_that_move():
+    results, _ = run("active_units")
+    assert results["active_units"].value == 2.0  # variances 1, 1, 0.0025, 0
+    assert results["active_units"].standard_error == 0.0
+
+
+@pytest.mark.parametrize("name", ["elbo", "iwae", "active_units", "reconstruction"])
+def test_batch_size_changes_nothing(name):
+    one, _ = run(name, batch_size=7)
+    two, _ = run(name, batch_size=50)
+    for key in one:
+        assert one[key].value == pytest.approx(two[key].value, rel=1e-6)
+        assert one[key].protocol == two[key].protocol
+
+
+def test_noise_belongs_to_the_example():
+    """Draws come from (seed, stream, index): not from the batch, and chunks of samples are independent."""
+
+    def draw(model, params, extra, batch, context):
+        return jax.vmap(lambda key: jax.random.normal(key, ()))(context.keys("posterior"))
+
+    one, two, other = data(7)[0].map(draw, STATE), data(50)[0].map(draw, STATE), data(7, seed=1)[0].map(draw, STATE)
+    np.testing.assert_array_equal(one, two)
+    assert len(np.unique(one)) == 50 and not np.intersect1d(one, other).size
+
+
+def test_limit_and_repeat():
+    def echo(model, params, extra, batch, context, number):
+        return batch["index"] + 100 * number
+
+    found = data(7)[0].map(echo, STATE, repeat=[np.int32(0), np.int32(1)], limit=10)
+    np.testing.assert_array_equal(found, np.arange(10) + 100 * np.arange(2)[:, None])
+
+
+def test_what_a_family_cannot_do_is_a_row_with_its_reason():
+    model = known_model()._replace(encode=None, log_weights=None)
+    results = {
+        result.name: result for result in evaluate.run(("iwae", "active_units"), STATE, data(model=model)[0], {})
+    }
+    assert results["iwae"].value is None and "log_weights" in results["iwae"].reason
+    assert "not defined" in evaluate.table(list(results.values()))
+
+
+def test_results_are_added_and_replaced_by_protocol(tmp_path):
+    result = passport.mean("elbo", np.arange(4.0), "nats", {"split": "test"})
+    evaluate.record(tmp_path, 5, [result], {"seed": 0})
+    evaluate.record(tmp_path, 5, [passport.mean("elbo", np.arange(4.0) + 1, "nats", {"split": "test"})], {"seed": 0})
+    path = evaluate.record(tmp_path, 5, [result._replace(protocol={"split": "validation", "N": 4})], {"seed": 0})
+    rows = json.loads(path.read_text())
+    assert [(row["value"], row["protocol"]["split"]) for row in rows] == [(2.5, "test"), (1.5, "validation")]
+
+
+@pytest.mark.parametrize("name", config.names("latent.metrics"))
+def test_every_metric_keeps_the_protocol(name):
+    """Picked up by itself: a metric states its needs, and its results carry value, error, unit and passport."""
+    module = importlib.import_module(f"latent.metrics.{name}")
+    if not hasattr(module, "run"):
+        return
+    assert module.needs <= set(Model._fields)
+    chosen, _ = data()
+    results = evaluate.run((name,), STATE, chosen, OPTIONS)
+    assert [result.name for result in results] == evaluate.result_names((name,), OPTIONS)
+    for result in results:
+        assert np.isfinite(result.value) and np.isfinite(result.standard_error) and result.unit
+        assert {"split", "data", "N"} <= result.protocol.keys()
