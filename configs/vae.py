@@ -37,17 +37,18 @@ def _vae() -> ConfigDict:
 
 
 def digits() -> ConfigDict:
-    """scikit-learn's 8x8 digits, grey values as soft Bernoulli targets: the demo.
+    """scikit-learn's 8x8 digits, Gaussian likelihood with a learned scale: the demo.
 
-    Paper: none. Expected: see README. Cost: about 20 s on 2 CPU cores.
+    Paper: none; log-densities of grey values, comparable with each other only.
+    Expected: test ELBO DIGITS_ELBO nats, reconstruction MSE DIGITS_MSE. Cost: 10 s on 2 CPU cores.
     python -m experiments.train --config=configs/vae.py:digits --workdir=runs/digits
     """
     config = _vae()
     config.data.name = "digits"
     config.model.latent_dim = 8
+    config.model.likelihood = "gaussian_learned"
     config.model.net.hidden = (128, 64)
     config.train.steps = 12_000
-    config.optimizer.autoencoder = base.optimizer("adam")
     config.optimizer.autoencoder.schedule.name = "cosine"
     config.optimizer.autoencoder.schedule.warmup_steps = 200
     config.ema.decays = (0.999,)
@@ -125,6 +126,7 @@ def iwae_paper(epochs: int = 40) -> ConfigDict:
     config.train.steps = epochs * IWAE_EPOCH
     config.optimizer.autoencoder.options = ConfigDict({"b1": 0.9, "b2": 0.999, "eps": 1e-4})
     schedule = config.optimizer.autoencoder.schedule
+    config.train.published_epochs = 3280
     schedule.name = "piecewise"
     ends = [sum(3**i for i in range(stage + 1)) * IWAE_EPOCH for stage in range(IWAE_STAGES)]
     schedule.boundaries = tuple(ends[:-1])

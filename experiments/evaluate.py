@@ -25,7 +25,7 @@ def main() -> int:
     options = command_line.parse_options(OPTIONS.value)
     run = latent.load(WORKDIR.value, STEP.value, AVERAGE.value)
     results = run.evaluate(METRICS.value, SPLIT.value, options)
-    print(f"{run.workdir} at step {run.step} of {run.config['train']['steps']}")
+    print(f"{run.workdir}: {run.experiment.duration(run.step)}")
     print(evaluate.table(results))
     return 0
 

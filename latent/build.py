@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import config as configs
-from latent import evaluate, optim, rng
+from latent import evaluate, optim, rng, tracking
 from latent.data import dataset as datasets
 from latent.data import preprocess
 from latent.errors import UserError, unknown_name
@@ -34,6 +34,16 @@ class Experiment(NamedTuple):
     recipe: Recipe
     hparams: dict[str, dict[str, float]]
     horizon: int
+
+    def epochs(self, step: int) -> float:
+        """Passes over the training split that `step` steps amount to."""
+        return step * self.config["train"]["batch_size"] / self.spec.size
+
+    def duration(self, step: int) -> str:
+        """How long the run has trained, and beside it the length of the published schedule where there is one."""
+        published = self.config["train"]["published_epochs"]
+        told = f"step {step} of {self.config['train']['steps']}, {self.epochs(step):.1f} epochs"
+        return f"{told} of the published {published}" if published else told
 
     def evaluation_data(self, split: str, seed: int, average: str, sharding: Any = None) -> EvaluationData:
         """The split, ready for metrics. Its protocol is everything about the data that a number depends on."""
@@ -60,9 +70,9 @@ class Experiment(NamedTuple):
 def preprocessing(data: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the config section `data` that change what a model sees."""
     keys = ("resize", "crop", "dequantise", "binarise", "binarise_seed")
-    chosen = {key: data[key] for key in keys if data.get(key)}
+    chosen = {key: data[key] for key in keys if data[key]}
     if chosen["binarise"] != "seeded":
-        del chosen["binarise_seed"]
+        chosen.pop("binarise_seed", None)
     return chosen
 
 
@@ -93,7 +103,7 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Experime
         microbatches=section.train.microbatches,
     )
     experiment = Experiment(dict(config), section, dataset, spec, recipe, section.hparams.plain(), horizon)
-    _check_evaluation(experiment)
+    _check_evaluation_and_logs(experiment)
     _check_overridden(experiment, set(overridden))
     return experiment
 
@@ -139,8 +149,9 @@ def count_parameters(state: State) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
 
 
-def _check_evaluation(experiment: Experiment) -> None:
+def _check_evaluation_and_logs(experiment: Experiment) -> None:
     section = experiment.section
+    tracking.check_mode(section.log.wandb)
     results = evaluate.result_names(section.eval.metrics, experiment.config["eval"]["options"])
     best = section.checkpoint.best_metric
     if best and best not in results:

@@ -106,6 +106,8 @@ def of_result(experiment: Experiment, step: int) -> dict[str, Any]:
     return {
         "seed": experiment.config["seed"],
         "step": step,
+        "epochs": experiment.epochs(step),
+        "published_epochs": experiment.config["train"]["published_epochs"],
         "config_sha256": config_digest(experiment.config),
         "commit": commit(),
     }

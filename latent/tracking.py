@@ -47,7 +47,7 @@ class Tracker:
         self._workdir, self._config, self._options, self._report = workdir, config, options, report
         self._queue: queue.Queue[Callable[[Any], None] | None] = queue.Queue()
         self._mode = _mode(options.mode)
-        self._exit_code = 0
+        self._exit_code, self._failed = 0, False
         self._thread: threading.Thread | None = None
         if self._mode != "disabled":
             self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
@@ -79,7 +79,7 @@ class Tracker:
             self._report("W&B has not finished in time; metrics.jsonl is complete")
 
     def _put(self, call: Callable[[Any], None]) -> None:
-        if self._thread is not None:
+        if self._thread is not None and not self._failed:
             self._queue.put(call)
 
     def _work(self) -> None:

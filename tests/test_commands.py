@@ -178,6 +178,7 @@ def test_evaluate_prints_and_records_with_passports(run_directory):
     (code, text), (best_code, best_text) = results[4], results[5]
     assert code == 0 and best_code == 0, (text, best_text)
     header, *rows = text.splitlines()[1:]
+    assert "step 6 of 6, 0.1 epochs" in text.splitlines()[0]
     assert header.split()[:2] == ["metric", "value"] and [row.split()[0] for row in rows] == [
         "elbo",
         "kl",
@@ -221,5 +222,5 @@ def test_encode_writes_codes_and_a_map(run_directory):
 def test_dry_run_describes_and_writes_nothing(run_directory):
     code, text = run_directory[2][15]
     assert code == 0
-    parameters = 64 * 8 + 8 + 2 * (8 * 2 + 2) + 2 * 8 + 8 + 8 * 64 + 64
+    parameters = 64 * 8 + 8 + 2 * (8 * 2 + 2) + 2 * 8 + 8 + 8 * 64 + 64 + 1  # the scale
     assert f"{parameters:,}" in text and "FLOPs a step" in text and '"latent_dim": 2' in text

@@ -69,7 +69,7 @@ def test_impossible_values_are_refused_before_anything_runs(overrides, words):
         ({"hparams.autoencoder.capacity": 10.0}, "hparams.autoencoder.capacity"),
         ({"hparams.autoencoder.free_bits": 0.5}, "hparams.autoencoder.free_bits"),
         ({"model.objective": "iwae", "hparams.autoencoder.beta": 4.0}, "hparams.autoencoder.beta"),
-        ({"model.observation_scale": 0.5}, "model.observation_scale"),
+        ({"model.likelihood": "bernoulli", "model.observation_scale": 0.5}, "model.observation_scale"),
         ({"optimizer.autoencoder.schedule.boundaries": (1,)}, "optimizer.autoencoder.schedule.boundaries"),
     ],
 )

@@ -129,9 +129,8 @@ def _read(name: str, origin: Source, arrays: Path) -> Dataset:
             split: Split(*(np.load(arrays / f"{split}-{part}.npy") for part in Split._fields)) for split in digests
         }
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"data.name={name!r}: {arrays} cannot be read ({error}); delete it to prepare it again."
-        ) from error
+        message = f"data.name={name!r}: {arrays} cannot be read ({error}); delete that folder to prepare the set again."
+        raise UserError(" ".join(message.split())) from error
     for split, expected in digests.items():
         found = split_digest(splits[split])
         if found != expected:

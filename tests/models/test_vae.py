@@ -123,7 +123,7 @@ def test_gaussian_kl_equals_the_reference():
 
 
 def test_bernoulli_equals_the_reference_on_binary_and_grey_targets():
-    likelihood = likelihoods.build(section(), spec((20,), "unit", 0.5))
+    likelihood = likelihoods.build(section(likelihood="bernoulli"), spec((20,), "unit", 0.5))
     logits = jnp.float32(REFERENCE["bern__logits"])
     binary = likelihood.log_prob(logits, jnp.float32(REFERENCE["bern__x"]), 0.0)
     np.testing.assert_allclose(binary, REFERENCE["bern__loglik"], rtol=1e-5)
