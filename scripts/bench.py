@@ -27,8 +27,11 @@ from latent import build, config, logs, parallel
 from latent.errors import UserError
 from latent.train import Training
 
-STEPS = {"digits": 20_000, "mnist": 3_000}
+STEPS = {"digits": 20_000, "mnist": 5_000}
 """Steps of one timed loop: some seconds each."""
+
+REPEATED = 200
+"""Products of one step that are chained in one timed call."""
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -52,12 +55,34 @@ def matmul_rate(size: int = 2048, calls: int = 4) -> float:
     return max(2e-9 * size**3 / seconds(lambda: product(a)) for _ in range(calls))
 
 
-def useful_flops(training: Training) -> float:
-    """FLOPs of one training step that the mathematics asks for: three products of every weight matrix with the batch
-    (forward, gradient of the weights, gradient of the input), less the input gradient of the first layer."""
-    kernels = [leaf.size for leaf in jax.tree.leaves(training.state.params) if leaf.ndim == 2]
-    first = training.experiment.spec.mean.size * training.state.params["encoder"]["Dense_0"]["kernel"].shape[1]
-    return 2.0 * training.experiment.config["train"]["batch_size"] * (3 * sum(kernels) - first)
+def products(training: Training) -> tuple[Callable[[], float], float]:
+    """(a function that measures the seconds of one step's matrix products alone, their FLOPs).
+
+    The mathematics asks for three products of every weight matrix with the batch: forward, gradient of the weights,
+    gradient of the input; the last is not needed for the first layer.
+    """
+    batch = training.experiment.config["train"]["batch_size"]
+    kernels = [leaf for leaf in jax.tree.leaves(training.state.params) if leaf.ndim == 2]
+    first = training.state.params["encoder"]["Dense_0"]["kernel"]
+    generator = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(generator.normal(size=shape), jnp.float32)  # noqa: E731
+    inputs, outputs = ([normal(batch, kernel.shape[axis]) for kernel in kernels] for axis in (0, 1))
+
+    def chain(weights: list[jax.Array]) -> jax.Array:
+        def step(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
+            total = carry
+            for x, w, y in zip(inputs, weights, outputs, strict=True):
+                total += jnp.max((x + carry) @ w) + jnp.max((x + carry).T @ y)
+                if w.shape != first.shape:
+                    total += jnp.max((y + carry) @ w.T)
+            return 1e-20 * total, None
+
+        return jax.lax.scan(step, jnp.float32(0), None, length=REPEATED)[0]
+
+    compiled, weights = jax.jit(chain), [jnp.array(kernel) for kernel in kernels]
+    jax.block_until_ready(compiled(weights))
+    flops = 2.0 * batch * (3 * sum(kernel.size for kernel in kernels) - first.size)
+    return lambda: seconds(lambda: compiled(weights)) / REPEATED, flops
 
 
 def make(name: str, workdir: Path, steps: int) -> Training:
@@ -71,6 +96,8 @@ def make(name: str, workdir: Path, steps: int) -> Training:
         "eval.every": 0,
         "checkpoint.every": 0,
         "checkpoint.best_metric": "",
+        "optimizer.autoencoder.schedule.name": "constant",
+        "optimizer.autoencoder.schedule.warmup_steps": 0,
     }
     settings = build.resolved(config.load(f"configs/vae.py:{name}", changes).to_dict())
     experiment = build.build(settings)
@@ -94,10 +121,12 @@ def loop_step(name: str, steps: int) -> tuple[float, float]:
     return (last["time"] - first["time"]) / (last["step"] - first["step"]), wait
 
 
-def bare_step(name: str, steps: int) -> tuple[float, float]:
-    """(seconds a step of the same compiled program called again and again on the same inputs, FLOPs a step)."""
+def bare_step(name: str, steps: int) -> tuple[float, float, float]:
+    """(seconds a step of the same compiled program called again and again on the same inputs, seconds of its matrix
+    products alone, FLOPs of those)."""
     with tempfile.TemporaryDirectory() as folder, make(name, Path(folder), steps) as training:
-        flops, dispatch = useful_flops(training), training.dispatches[0]
+        alone, flops = products(training)
+        dispatch = training.dispatches[0]
         inputs = training.driver.place(training.feed.inputs(0, training.count))
         state, _ = jax.block_until_ready(dispatch(training.state, training.seed, training.resident, inputs))
         calls = max(1, steps // training.count)
@@ -105,7 +134,7 @@ def bare_step(name: str, steps: int) -> tuple[float, float]:
         for _ in range(calls):
             state, metrics = dispatch(state, training.seed, training.resident, inputs)
         jax.block_until_ready((state, metrics))
-        return (time.perf_counter() - start) / (calls * training.count), flops
+        return (time.perf_counter() - start) / (calls * training.count), alone(), flops
 
 
 def start_up() -> float:
@@ -119,7 +148,7 @@ def start_up() -> float:
             f"--workdir={folder}/run",
         ]
         command += ["--config.train.steps=4", "--config.log.every=1", "--config.eval.every=0"]
-        command += ["--config.checkpoint.every=0"]
+        command += ["--config.checkpoint.every=0", "--config.optimizer.autoencoder.schedule.warmup_steps=1"]
         start = time.time()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return logs.read(Path(folder, "run", "metrics.jsonl"))[0]["time"] - start
@@ -141,12 +170,13 @@ def main() -> None:
         except UserError as error:
             print(f"{name}: left out: {error}\n")
             continue
-        rates, bares, loops, waits = [], [], [], []
+        rates, bares, owns, loops, waits = [], [], [], [], []
         for _ in range(arguments.repeats):
             rates.append(matmul_rate())
-            bare, flops = bare_step(name, STEPS[name])
+            bare, own, flops = bare_step(name, STEPS[name])
             loop, wait = loop_step(name, STEPS[name])
             bares.append(bare)
+            owns.append(own)
             loops.append(loop)
             waits.append(wait)
         shares = [100 * flops / bare / 1e9 / rate for bare, rate in zip(bares, rates, strict=True)]
@@ -154,6 +184,7 @@ def main() -> None:
         print(f"configs/vae.py:{name}")
         print(f"  large matmul, GFLOP/s           {spread(rates)}")
         print(f"  bare step, ms                   {spread([1e3 * value for value in bares])}")
+        print(f"  its matrix products alone, ms   {spread([1e3 * value for value in owns])}")
         print(f"  bare step, % of the matmul rate {spread(shares)}")
         print(f"  step in the loop, ms            {spread([1e3 * value for value in loops])}")
         print(f"  overhead of the loop, %         {spread(overheads)}")

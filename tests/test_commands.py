@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,8 @@ def run_directory(tmp_path_factory):
         ["sample", f"--workdir={workdir}", "--num=9", f"--out={out}/c.npz"],
         ["encode", f"--workdir={workdir}", f"--out={out}/codes.npz", f"--map={out}/map.png", "--projection=pca"],
         ["train", CONFIG, "--dry-run"],
+        ["train", CONFIG, f"--workdir={out}/bad", "--config.hparams.autoencoder.learning_rate=1e30"],
+        ["train", f"--replay={out}/bad/failure-1"],
     ]
     return workdir, out, run_all(commands)
 
@@ -224,3 +227,12 @@ def test_dry_run_describes_and_writes_nothing(run_directory):
     assert code == 0
     parameters = 64 * 8 + 8 + 2 * (8 * 2 + 2) + 2 * 8 + 8 + 8 * 64 + 64 + 1  # the scale
     assert f"{parameters:,}" in text and "FLOPs a step" in text and '"latent_dim": 2' in text
+
+
+def test_values_that_are_not_finite_exit_3_and_can_be_replayed(run_directory):
+    _, out, results = run_directory
+    (code, text), (replay_code, replay) = results[16:18]
+    assert code == 3 and f"--replay={out}/bad/failure-" in text and "Traceback" not in text, text
+    first = re.search(r"step (\d+): (\S+) is not finite", text)
+    assert replay_code == 3 and f"first bad part: {first[2]}" in replay, replay
+    assert re.search(r"^finite +params/encoder$", replay, re.M) and re.search(r"^NOT FINITE", replay, re.M)

@@ -173,6 +173,6 @@ def bernoulli(x: UInt8[Array, "B ..."], keys: Key[Array, "B"]) -> Float[Array, "
     size = int(np.prod(x.shape[1:]))
     words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(keys)
     halves = jnp.concatenate([words & 0xFFFF, words >> 16], axis=1)[:, :size].reshape(x.shape)
-    # 65536 / 255 of a pixel, rounded: 0 -> 0 (never), 255 -> 65536 (always).
-    thresholds = jnp.asarray(np.rint(np.arange(256) * (65536 / 255)).astype(np.uint32))[x]
+    # 65536 / 255 of a pixel, rounded, without a table: 0 -> 0 (never), 255 -> 65536 (always).
+    thresholds = 257 * x.astype(jnp.uint32) + (x >= 128)
     return (halves < thresholds).astype(jnp.float32)

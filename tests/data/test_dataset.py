@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import http.server
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from latent.data import dataset, idx, prepare
+from latent.data import dataset, idx, mnist, prepare
 from latent.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -198,3 +201,22 @@ def test_the_real_mnist_if_it_is_there():
         splits = dataset.load(name).splits
         x = np.concatenate([splits["train"].x, splits["validation"].x])
         assert len(x) == 60_000 and x.mean() / 255 == pytest.approx(expected[name], abs=1e-6)
+
+
+def test_tfds_fetches_what_has_a_server(raw, tmp_path, monkeypatch):
+    """The download manager's path, against a server on the loopback interface."""
+    handler = functools.partial(QuietHandler, directory=str(raw))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        urls = tuple(f"{address}/{path.name}" for path in idx.find(raw))
+        monkeypatch.setattr(mnist, "SOURCE", mnist.SOURCE._replace(urls=urls))
+        found = dataset.load("mnist", tmp_path)
+        server.shutdown()
+    for name, split in idx.read(raw).items():
+        np.testing.assert_array_equal(found.splits[name].x, split.x)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
