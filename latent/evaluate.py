@@ -16,14 +16,14 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from latent import config, rng
 from latent.data.dataset import Split
 from latent.errors import unknown_name
 from latent.metrics import passport
 from latent.step import PrepareFn
-from latent.types import Batch, Context, Indices, Model, State
+from latent.types import Batch, Context, Extra, Indices, Model, Params, State
 
 DIRECTORY = "evaluation"
 PACKAGE = "latent.metrics"
@@ -82,6 +82,22 @@ class EvaluationData:
         ]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *joined) if repeat else joined[0]
 
+    def has(self, need: str, state: State) -> bool:
+        """Whether the model has what a metric needs: a function ("encode"), or one of its terms ("terms.elbo")."""
+        function, _, term = need.partition(".")
+        if getattr(self.model, function) is None:
+            return False
+        return not term or term in self._term_names(state)
+
+    def terms(self, state: State) -> dict[str, Float[np.ndarray, "N"]]:
+        """The model's own terms for every example of the split."""
+        return self.map(_terms, state)
+
+    def _term_names(self, state: State) -> set[str]:
+        call = self._compile(_terms, {})
+        raw = self._raw(np.zeros(1, np.int32), sharded=False)
+        return set(jax.eval_shape(call, state, np.uint32(self.seed), raw))
+
     def batch(self, count: int) -> Batch:
         """The first `count` prepared examples (pictures of reconstructions)."""
         raw = self._raw(np.arange(min(count, len(self.split.x)), dtype=np.int32), sharded=False)
@@ -105,6 +121,10 @@ class EvaluationData:
 
             self._compiled[known] = jax.jit(call)
         return self._compiled[known]
+
+
+def _terms(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> dict[str, Float[Array, "B"]]:
+    return model.terms(params, extra, batch, context)
 
 
 def view(state: State, average: str) -> State:
@@ -134,7 +154,7 @@ def run(names: Sequence[str], state: State, data: EvaluationData, options: Mappi
     results = []
     for name in names:
         module = importlib.import_module(f"{PACKAGE}.{name}")
-        missing = [need for need in sorted(module.needs) if getattr(data.model, need) is None]
+        missing = [need for need in sorted(module.needs) if not data.has(need, state)]
         if missing:
             results.append(passport.undefined(name, f"this family has no {', '.join(missing)}"))
             continue

@@ -6,8 +6,10 @@ metrics.jsonl is the source of truth and the only sink that may stop a run. Pict
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -55,7 +57,7 @@ class Logs:
         self._stream = sys.stdout if stream is None else stream
         cut(workdir / FILE, start_step)
         self._file = open(workdir / FILE, "a")  # noqa: SIM115 - open as long as the run
-        self._progress = make_progress(self._stream, start_step, total_steps)
+        self._progress = self._open_progress(start_step, total_steps)
         self._tracker = Tracker(workdir, config, wandb, self._report)
 
     def __enter__(self) -> Logs:
@@ -77,8 +79,10 @@ class Logs:
         self._line(step, split, values)
         self._soft("progress", lambda: self._progress.evaluation(step, split, values))
 
-    def images(self, step: int, name: str, grid: UInt8[np.ndarray, "height width 3"]) -> None:
-        """A picture: images/STEP-NAME.png, and W&B."""
+    def images(self, step: int, name: str, grid: UInt8[np.ndarray, "height width *channels"]) -> None:
+        """A picture, grey or in colour ([height, width] or [height, width, 3]): images/STEP-NAME.png, and W&B."""
+        if grid.ndim == 2:
+            grid = np.repeat(grid[..., None], 3, axis=-1)
 
         def write() -> None:
             from PIL import Image
@@ -101,8 +105,10 @@ class Logs:
     def close(self, exit_code: int) -> None:
         """Ends every sink; waits a limited time for W&B."""
         self._soft("progress", self._progress.close)
-        self._file.close()
-        self._tracker.close(exit_code)
+        try:
+            self._file.close()
+        finally:
+            self._soft("W&B", lambda: self._tracker.close(exit_code))
 
     def _line(self, step: int, split: str, values: Mapping[str, float]) -> None:
         record = {"step": step, "time": time.time(), "split": split, **values}
@@ -115,16 +121,28 @@ class Logs:
             return
         try:
             call()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # rich raises SystemExit where its pipe is broken
             self._failed.add(sink)
+            if sink == "progress":
+                with contextlib.suppress(Exception, SystemExit):
+                    self._progress.close()  # gives back the cursor and sys.stdout
             self._report(f"{sink} switched off: {type(error).__name__}: {error}")
 
+    def _open_progress(self, start: int, total: int) -> PlainProgress | LiveProgress:
+        try:
+            return make_progress(self._stream, start, total)
+        except (Exception, SystemExit) as error:
+            self._report(f"live progress switched off: {type(error).__name__}: {error}")
+            return PlainProgress(self._stream, total)
+
     def _report(self, text: str) -> None:
-        print(f"warning: {text}", file=sys.stderr)
+        with contextlib.suppress(Exception, SystemExit):  # stderr may be as broken as the sink
+            print(f"warning: {text}", file=sys.stderr)
 
 
 def _valid(value: Any) -> Any:
     """JSON has no NaN and no infinity: they are written as the strings "nan", "inf" and "-inf"."""
+    value = value.item() if hasattr(value, "item") else value  # scalars of NumPy and JAX
     if isinstance(value, str | int):
         return value
     number = float(value)
@@ -154,18 +172,18 @@ def cut(path: Path, step: int) -> None:
 
 def make_progress(stream: Any, start: int, total: int) -> PlainProgress | LiveProgress:
     """A live bar on a terminal, plain lines elsewhere."""
-    if stream.isatty():
+    if stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown"):  # others cannot redraw a line
         return LiveProgress(stream, start, total)
     return PlainProgress(stream, total)
 
 
-def shown(values: Mapping[str, float]) -> str:
-    """Loss terms for people: names without what every run has, values with five digits, in columns."""
+def shown(values: Mapping[str, float], width: int = 11) -> str:
+    """Loss terms for people: names without what every run has, values with five digits, in columns of `width`."""
     hidden = ("gradient_norm", "learning_rate")
     pairs = [(name, value) for name, value in values.items() if name.rpartition("/")[2] not in hidden]
     players = {name.partition("/")[0] for name, _ in pairs if "/" in name}
     short = lambda name: name.rpartition("/")[2] if len(players) == 1 else name  # noqa: E731
-    return "  ".join(f"{short(name)} {value:<9.5g}" for name, value in pairs)
+    return "  ".join(f"{short(name)} {value:<{width}.5g}" for name, value in pairs)
 
 
 def duration(seconds: float) -> str:
@@ -176,9 +194,9 @@ def duration(seconds: float) -> str:
 
 
 def quantity(value: float) -> str:
-    """A number with at most four characters before its unit: 52.7k, 1.25M."""
+    """A number to three digits with its unit: 52.7k, 1.25M."""
     for limit, unit in ((1e6, "M"), (1e3, "k")):
-        if value >= limit:
+        if value >= 0.9995 * limit:  # 999.6 rounds to 1k, not to 1e+03
             return f"{value / limit:.3g}{unit}"
     return f"{value:.3g}"
 
@@ -222,26 +240,35 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """A bar on a terminal: step, rates, time left, loss terms, input wait, memory."""
+    """Two lines on a terminal: a bar with step, rates, time left, input wait and memory; below it the loss terms, so
+    that both fit into 80 columns."""
 
     def __init__(self, stream: Any, start: int, total: int):
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.text import Text
 
-        self._total, self._drawn = total, 0.0
-        self._fields = {"rate": "", "left": "", "wait": "", "memory": "", "terms": ""}
+        self._total, self._drawn, self._terms = total, 0.0, ""
+        self._fields = {"rate": "", "left": "", "wait": "", "memory": ""}
         columns = [
             TextColumn("step {task.completed:>" + str(len(str(total))) + ".0f}/{task.total:.0f}"),
-            BarColumn(bar_width=None),
-            *(TextColumn("{task.fields[" + name + "]}") for name in self._fields),
+            BarColumn(bar_width=24),
+            *(TextColumn("{task.fields[" + name + "]}", markup=False) for name in self._fields),
         ]
-        console = Console(file=stream, force_terminal=True)
-        self._bar = Progress(*columns, console=console, auto_refresh=False, expand=True)
+        self._console = Console(file=stream, force_terminal=True)
+        self._bar = Progress(*columns, console=self._console, auto_refresh=False)
         self._task = self._bar.add_task("", total=total, completed=start, **self._fields)
-        self._bar.start()
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            redirect_stderr=sys.stderr.isatty(),  # `2> file` still gets the warnings
+            get_renderable=lambda: Group(self._bar, Text(self._terms, no_wrap=True, overflow="ellipsis")),
+        )
+        self._live.start()
 
     def train(self, step: int, values: Mapping[str, float], **speed: float) -> None:
-        self._fields["terms"] = shown(values)
+        self._terms = shown(values, width=1)
         self._fields["memory"] = memory()
         if speed:
             rate, images = speed["steps_per_second"], speed["images_per_second"]
@@ -258,13 +285,12 @@ class LiveProgress:
             self._show(step)
 
     def message(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        self._bar.refresh()
-        self._bar.stop()
+        self._live.stop()
 
     def _show(self, step: int) -> None:
         self._drawn = time.monotonic()
         self._bar.update(self._task, completed=step, **self._fields)
-        self._bar.refresh()
+        self._live.refresh()

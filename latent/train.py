@@ -206,8 +206,9 @@ class Training:
         state = evaluate.view(self.state, settings["average"])
         results = evaluate.run(settings["metrics"], state, self.evaluation_data, settings["options"])
         self.evaluated = (step, evaluate.best_of(results))
-        evaluate.record(self.workdir, step, results, provenance.of_result(self.experiment, step))
-        self.logs.evaluation(step, settings["split"], self.evaluated[1])
+        if results:
+            evaluate.record(self.workdir, step, results, provenance.of_result(self.experiment, step))
+            self.logs.evaluation(step, settings["split"], self.evaluated[1])
         for name, picture in self.gallery.draw(state):
             self.logs.images(step, name, picture)
 

@@ -26,7 +26,7 @@ def known_model():
 
     def terms(params, extra, batch, context):
         value = -jnp.sum(batch["x"] ** 2, axis=1)
-        return {"elbo": value, "kl": -value, "reconstruction": value * 0}
+        return {"elbo": value, "kl": -value, "accuracy": jnp.float32(value > -4.0), "cross_entropy": -value}
 
     def encode(params, extra, x, keys):
         mean = x * jnp.array([1.0, 1.0, 0.05, 0.0])
@@ -108,6 +108,9 @@ def test_what_a_family_cannot_do_is_a_row_with_its_reason():
         result.name: result for result in evaluate.run(("iwae", "active_units"), STATE, data(model=model)[0], {})
     }
     assert results["iwae"].value is None and "log_weights" in results["iwae"].reason
+    no_elbo = known_model()._replace(terms=lambda *_: {"accuracy": jnp.zeros(1)})
+    (row,) = evaluate.run(("elbo",), STATE, data(model=no_elbo)[0], {})
+    assert row.value is None and "terms.elbo" in row.reason
     assert "not defined" in evaluate.table(list(results.values()))
 
 
@@ -126,7 +129,7 @@ def test_every_metric_keeps_the_protocol(name):
     module = importlib.import_module(f"latent.metrics.{name}")
     if not hasattr(module, "run"):
         return
-    assert module.needs <= set(Model._fields)
+    assert {need.partition(".")[0] for need in module.needs} <= set(Model._fields)
     chosen, _ = data()
     results = evaluate.run((name,), STATE, chosen, OPTIONS)
     assert [result.name for result in results] == evaluate.result_names((name,), OPTIONS)

@@ -1,0 +1,78 @@
+"""Every family keeps the protocol: its tiny config trains, resumes exactly, moves only what is owned, evaluates and
+does what its functions promise. New config files are picked up by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import latent
+from latent import build, config
+from latent.checkpoint import digest
+from latent.train import train
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted(f"configs/{path.name}:tiny" for path in ROOT.glob("configs/*.py") if path.stem != "base")
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def run(request, tmp_path_factory):
+    """(the run trained to 4 steps at once, the work directory of one that stopped at 2 and went on)."""
+    folder = tmp_path_factory.mktemp("runs")
+    horizon = {
+        key: 4 for key in config.flatten(config.load(request.param).to_dict()) if key.endswith("schedule.horizon")
+    }
+    for name, lengths in (("whole", (4,)), ("parts", (2, 4))):
+        for steps in lengths:
+            changes = {"train.steps": steps, **horizon}
+            assert train(config.load(request.param, changes).to_dict(), folder / name) == 0
+    return latent.load(folder / "whole"), folder / "parts"
+
+
+def test_resume_is_exact(run):
+    whole, parts = run
+    assert digest(latent.load(parts).state) == digest(whole.state)
+
+
+def test_only_what_is_owned_moves(run):
+    whole, _ = run
+    before = build.initial_state(whole.experiment)
+    after = latent.load(whole.workdir, average="").state
+    owned = {name for player in whole.model.players for name in player.owns}
+    for name, component in after.params.items():
+        moved = jax.tree.leaves(jax.tree.map(lambda a, b: not np.array_equal(a, b), component, before.params[name]))
+        assert any(moved) if name in owned else not any(moved), name
+    assert set(after.opt) == {player.name for player in whole.model.players}
+
+
+def test_every_metric_of_the_config_is_defined(run):
+    whole, _ = run
+    results = whole.evaluate(split="test")
+    assert results and all(result.value is not None and np.isfinite(result.value) for result in results)
+
+
+def test_what_a_family_offers_has_the_right_shapes(run):
+    whole, _ = run
+    x, shape = whole.examples("test", limit=5)["x"], whole.spec.shape
+    assert x.shape == (5, *shape)
+    if whole.model.encode is not None:
+        latent_codes = whole.encode(x)
+        assert latent_codes.mean.shape == latent_codes.sample.shape and latent_codes.mean.shape[0] == 5
+        one = whole.encode(x[:1])
+        np.testing.assert_allclose(one.mean[0], latent_codes.mean[0], atol=1e-5)
+        if whole.model.decode is not None:
+            assert whole.decode(latent_codes.mean).shape == x.shape
+    if whole.model.sample is not None:
+        assert whole.sample(3, seed=1).shape == (3, *shape)
+        np.testing.assert_allclose(whole.sample(3, seed=1)[:2], whole.sample(2, seed=1), atol=1e-5)
+
+
+def test_the_dry_run_describes_it(run):
+    from latent import dry_run
+
+    text = dry_run.describe(run[0].config, ())
+    assert f"{build.count_parameters(run[0].state):,}" in text
+    assert all(player.name in text for player in run[0].model.players)
