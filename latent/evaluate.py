@@ -98,6 +98,17 @@ class EvaluationData:
         raw = self._raw(np.zeros(1, np.int32), sharded=False)
         return set(jax.eval_shape(call, state, np.uint32(self.seed), raw))
 
+    def samples(self, state: State, count: int) -> np.ndarray:
+        """The model's first `count` samples of this seed, on the host; sample i does not depend on `count`."""
+        if "sample" not in self._compiled:
+            self._compiled["sample"] = jax.jit(lambda s, keys: self.model.sample(s.params, s.extra, keys, None))
+        batches = []
+        for start in range(0, count, self._batch_size):
+            keys = rng.sample_keys(self.seed, np.arange(start, start + self._batch_size))
+            keys = jax.device_put(keys, self._sharding) if self._sharding is not None else keys
+            batches.append(np.asarray(self._compiled["sample"](state, keys)))
+        return np.concatenate(batches)[:count]
+
     def batch(self, count: int) -> Batch:
         """The first `count` prepared examples (pictures of reconstructions)."""
         raw = self._raw(np.arange(min(count, len(self.split.x)), dtype=np.int32), sharded=False)

@@ -41,7 +41,7 @@ def _gaussian(output: Array, x: Array, log_scale: Any) -> Float[Array, "B"]:
     return _sum(-0.5 * standardised**2 - log_scale - 0.5 * math.log(2 * math.pi))
 
 
-def build(section: Any, spec: DataSpec) -> Likelihood:
+def make(section: Any, spec: DataSpec) -> Likelihood:
     """Builds `model.likelihood`: "bernoulli" (x in [0, 1]), "gaussian" (fixed `model.observation_scale`) or
     "gaussian_learned" (one scale, trained; `model.observation_scale` is where it starts)."""
     name = section.likelihood

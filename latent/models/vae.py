@@ -161,7 +161,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         raise UserError(f"model.latent_dim={latent_dim} must be at least 1.")
     if num_samples < 1:
         raise UserError(f"model.num_samples={num_samples} must be at least 1.")
-    likelihood = likelihoods.build(section, spec)
+    likelihood = likelihoods.make(section, spec)
     make_encoder = config.select("latent.nets", section.net.name, "encoder", "model.net.name")
     make_decoder = config.select("latent.nets", section.net.name, "decoder", "model.net.name")
     heads = (("mean", latent_dim), ("log_scale", latent_dim))

@@ -1,4 +1,7 @@
-"""Strided convolutional encoder and its transposed mirror, for square or oblong images of 8 to 64 pixels."""
+"""Strided convolutional encoder and its transposed mirror, for square or oblong images of 8 to 64 pixels.
+
+The same two nets serve as critic and generator (in the manner of DCGAN, Radford et al. 2016, without batch statistics).
+"""
 
 from __future__ import annotations
 
@@ -86,3 +89,13 @@ def decoder(section: Any, shape: tuple[int, ...], output_bias: np.ndarray) -> nn
     function = activation(section.activation, "model.net.activation")
     channels, hidden = tuple(reversed(section.channels)), tuple(reversed(section.hidden))
     return Decoder(channels, hidden, function, shape, constant(output_bias))
+
+
+def critic(section: Any, shape: tuple[int, ...]) -> nn.Module:
+    """Builds a critic: {"score": [B, 1]}."""
+    return encoder(section, shape, (("score", 1),))
+
+
+def generator(section: Any, shape: tuple[int, ...]) -> nn.Module:
+    """Builds a generator z [B, d] -> [B, H, W, C]."""
+    return decoder(section, shape, np.zeros(shape, np.float32))

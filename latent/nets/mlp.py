@@ -73,3 +73,15 @@ def decoder(section: Any, shape: tuple[int, ...], output_bias: np.ndarray) -> nn
     """Builds the mirror of the encoder."""
     hidden = tuple(reversed(section.hidden))
     return Decoder(hidden, activation(section.activation, "model.net.activation"), shape, constant(output_bias))
+
+
+def critic(section: Any, shape: tuple[int, ...]) -> nn.Module:
+    """Builds a critic: {"score": [B, 1]}."""
+    return Encoder(tuple(section.hidden), activation(section.activation, "model.net.activation"), (("score", 1),))
+
+
+def generator(section: Any, shape: tuple[int, ...]) -> nn.Module:
+    """Builds a generator z [B, d] -> [B, *shape]."""
+    hidden = tuple(reversed(section.hidden))
+    function = activation(section.activation, "model.net.activation")
+    return Decoder(hidden, function, shape, nn.initializers.zeros_init())

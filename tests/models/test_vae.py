@@ -57,7 +57,7 @@ def linear_gaussian():
     _, latent_dim = ref["W"].shape
     chosen = section(**{"likelihood": "gaussian", "observation_scale": float(np.sqrt(ref["noise_var"]))})
     net = section(**{"net.hidden": ()}).net
-    likelihood = likelihoods.build(chosen, spec((10,)))
+    likelihood = likelihoods.make(chosen, spec((10,)))
     decoder = mlp.decoder(net, (10,), np.zeros(10))
     nets = vae.Nets(Fixed(ref["q_mu"], ref["q_logvar"] / 2), decoder, likelihood, latent_dim)
     params = {"encoder": {}, "decoder": {"net": {"output": {"kernel": ref["W"].T, "bias": ref["b"]}}}}
@@ -123,7 +123,7 @@ def test_gaussian_kl_equals_the_reference():
 
 
 def test_bernoulli_equals_the_reference_on_binary_and_grey_targets():
-    likelihood = likelihoods.build(section(likelihood="bernoulli"), spec((20,), "unit", 0.5))
+    likelihood = likelihoods.make(section(likelihood="bernoulli"), spec((20,), "unit", 0.5))
     logits = jnp.float32(REFERENCE["bern__logits"])
     binary = likelihood.log_prob(logits, jnp.float32(REFERENCE["bern__x"]), 0.0)
     np.testing.assert_allclose(binary, REFERENCE["bern__loglik"], rtol=1e-5)
