@@ -142,7 +142,7 @@ def iwae_paper(epochs: int = 40) -> ConfigDict:
 
 
 def tiny() -> ConfigDict:
-    """Two steps on a net of eight units: for tests."""
+    """Four steps on a net of eight units: for tests."""
     config = digits()
     config.model.latent_dim = 2
     config.model.net.hidden = (8,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 
 from absl import flags
 
-from latent import config
 from latent.errors import NonFinite, UserError
+
+OVERRIDE = "--config."
+overrides: dict[str, str] = {}
+"""What the command line sets in the config: {dotted key: text}. Filled before `main` is called."""
 
 
 def run(main: Callable[[], int], required: Sequence[str] = ()) -> None:
@@ -30,20 +34,26 @@ def run(main: Callable[[], int], required: Sequence[str] = ()) -> None:
 
 def _parse(required: Sequence[str]) -> None:
     if any(word in ("--help", "-h", "-help") for word in sys.argv[1:]):
-        print(sys.modules["__main__"].__doc__.strip())
+        print((sys.modules["__main__"].__doc__ or "").strip())
         print("\n" + flags.FLAGS.main_module_help())
         sys.exit(0)
-    for word in sys.argv[1:]:
-        if word.startswith("--config="):  # absl reads the file late, and says much when it is not there
-            config.check_file(word.removeprefix("--config="))
+    words = []
+    for word in sys.argv:
+        if not word.startswith(OVERRIDE):
+            words.append(word)
+            continue
+        key, equals, value = word.removeprefix(OVERRIDE).partition("=")
+        if not equals:
+            raise UserError(f"{word} needs a value: {word}=VALUE.")
+        overrides[key] = value
     try:
-        rest = flags.FLAGS(sys.argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        rest = flags.FLAGS(words)
+    except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error
     if rest[1:]:
         raise UserError(f"{rest[1]!r} is not a flag. Flags start with -- and take their value after =.")
     for name in required:
-        if flags.FLAGS[name].value is None:
+        if not flags.FLAGS[name].value:
             raise UserError(f"--{name} is required.")
 
 
@@ -53,8 +63,8 @@ def _set_up_jax() -> None:
     import jax
 
     # Compiling is the larger part of a short run; programs are kept between processes.
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "latent" / "compilation"))
-    jax.config.update("jax_compilation_cache_dir", cache)
+    default = Path.home() / ".cache" / "latent" / "compilation"
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -74,8 +84,6 @@ def output_file(flag: str, value: str, endings: Sequence[str]) -> Path:
 
 def parse_options(text: str) -> dict[str, dict[str, object]]:
     """ "iwae.num_samples=50,iwae.limit=100" -> {"iwae": {"num_samples": 50, "limit": 100}}."""
-    import ast
-
     options: dict[str, dict[str, object]] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")

@@ -18,6 +18,9 @@ OUT = flags.DEFINE_string("out", None, "A .npz file: mean, sample, label, index 
 MAP = flags.DEFINE_string("map", None, "Also draw the means in the plane, coloured by class, into this .png.")
 PROJECTION = flags.DEFINE_string("projection", "tsne", "How --map projects: pca or tsne.")
 
+MOST_POINTS = 2000
+"""Points on a map."""
+
 
 def main() -> int:
     """Returns the exit code."""
@@ -34,10 +37,12 @@ def main() -> int:
     np.savez_compressed(out, **codes)
     print(f"{len(codes['mean'])} codes of {codes['mean'].shape[1:]} from {run.workdir} at step {run.step}: {out}")
     if picture is not None:
-        flat = codes["mean"].reshape(len(codes["mean"]), -1)
+        # A map of more points is slow and no clearer; the subset is the same every time.
+        chosen_rows = np.random.default_rng(0).permutation(len(codes["mean"]))[:MOST_POINTS]
+        flat = codes["mean"][chosen_rows].reshape(len(chosen_rows), -1)
         chosen = projection.project(flat, PROJECTION.value)
         name = f"{run.config['data']['name']} {SPLIT.value}, {flat.shape[1]} latent dimensions"
-        projection.draw(chosen, codes["label"], picture, f"Codes of {name}")
+        projection.draw(chosen, codes["label"][chosen_rows], picture, f"Codes of {name}")
         print(f"map of the codes, trustworthiness {chosen.trustworthiness:.3f}: {picture}")
     return 0
 

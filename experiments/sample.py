@@ -18,7 +18,7 @@ STEP = flags.DEFINE_string("step", "latest", "latest, best or a number.")
 NUM = flags.DEFINE_integer("num", 64, "How many samples.")
 OUT = flags.DEFINE_string("out", None, "A .png (images) or .npz file (key x).")
 SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on the seed and on i only.")
-TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Scale of the prior's noise.")
+TEMPERATURE = flags.DEFINE_float("temperature", None, "Scale of the prior's noise, where the family has one.")
 
 
 def main() -> int:
@@ -32,7 +32,8 @@ def main() -> int:
     run = latent.load(WORKDIR.value, STEP.value)
     if out.suffix == ".png" and not pictures.is_image(run.spec):
         raise UserError(f"--out={out}: examples of shape {run.spec.shape} are no pictures; use .npz.")
-    x = np.asarray(run.sample(NUM.value, SEED.value, temperature=TEMPERATURE.value))
+    options = {} if TEMPERATURE.value is None else {"temperature": TEMPERATURE.value}
+    x = np.asarray(run.sample(NUM.value, SEED.value, **options))
     if out.suffix == ".npz":
         np.savez_compressed(out, x=x)
     else:

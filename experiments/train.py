@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import command_line
+from latent import config
 from latent.errors import UserError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py:VARIANT", lock_config=True)
+CONFIG = flags.DEFINE_string("config", None, "configs/FILE.py:VARIANT; --config.KEY=VALUE changes a key of it.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is written; the same command continues it.")
 DRY_RUN = flags.DEFINE_bool("dry-run", False, "Print the resolved config, parameters, FLOPs and memory, then stop.")
 PROFILE = flags.DEFINE_bool("profile", False, "Write a JAX trace to WORKDIR/profile.")
@@ -24,20 +24,19 @@ def main() -> int:
     """Returns the exit code."""
     if REPLAY.value is not None:
         return _replay(Path(REPLAY.value))
-    if CONFIG.value is None:
+    if not CONFIG.value:
         raise UserError("--config is required, e.g. --config=configs/vae.py:digits")
-    settings = CONFIG.value.to_dict()
-    overridden = config_flags.get_override_values(flags.FLAGS["config"])
+    settings = config.load(CONFIG.value, command_line.overrides).to_dict()
     if DRY_RUN.value:
         from latent import dry_run
 
-        print(dry_run.describe(settings, overridden))
+        print(dry_run.describe(settings, command_line.overrides))
         return 0
-    if WORKDIR.value is None:
+    if not WORKDIR.value:
         raise UserError("--workdir is required, e.g. --workdir=runs/vae")
     from latent import train
 
-    return train.train(settings, Path(WORKDIR.value), overridden, PROFILE.value)
+    return train.train(settings, Path(WORKDIR.value), command_line.overrides, PROFILE.value)
 
 
 def _replay(bundle: Path) -> int:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import config as configs
-from latent import evaluate, optim, rng, tracking
+from latent import evaluate, optim, parallel, rng, tracking
 from latent.data import dataset as datasets
 from latent.data import preprocess
 from latent.errors import UserError, unknown_name
@@ -33,7 +33,6 @@ class Experiment(NamedTuple):
     spec: DataSpec
     recipe: Recipe
     hparams: dict[str, dict[str, float]]
-    horizon: int
 
     def epochs(self, step: int) -> float:
         """Passes over the training split that `step` steps amount to."""
@@ -102,10 +101,16 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Experime
         prepare=prepare,
         microbatches=section.train.microbatches,
     )
-    experiment = Experiment(dict(config), section, dataset, spec, recipe, section.hparams.plain(), horizon)
+    experiment = Experiment(dict(config), section, dataset, spec, recipe, section.hparams.plain())
     _check_evaluation_and_logs(experiment)
     _check_overridden(experiment, set(overridden))
     return experiment
+
+
+def driver(config: Mapping[str, Any]) -> parallel.Driver:
+    """The driver that the config asks for. Raises UserError where the devices are not there or do not divide."""
+    section, train = config["parallel"], config["train"]
+    return parallel.build(section["driver"], section["devices"], train["batch_size"], train["microbatches"])
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:

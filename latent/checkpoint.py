@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import logging
+import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +62,9 @@ class Checkpoints:
         policies: list[Any] = [preservation_policy.LatestN(keep)]
         options: dict[str, Any] = {}
         if best_metric:
-            score = lambda metrics: metrics[best_metric]  # noqa: E731
+            worst = -math.inf if best_mode == "max" else math.inf
+            # A checkpoint of before this metric was asked for has other numbers: it is never the best.
+            score = lambda metrics: (metrics or {}).get(best_metric, worst)  # noqa: E731
             policies.append(
                 preservation_policy.BestN(
                     n=1,
@@ -106,13 +111,17 @@ class Checkpoints:
     def restore(self, step: int, target: PyTree) -> tuple[State, dict[str, Any]]:
         """The state and the JSON saved at `step`, checked against its digest.
 
-        Raises whatever Orbax raises on missing files, and `DamagedCheckpoint` when bytes have changed.
+        Raises `DamagedCheckpoint` when it cannot be read, when it holds other arrays than the target, or when bytes
+        have changed.
         """
         if step not in self.steps():
             raise UserError(f"--step={step}: there is no such checkpoint. Allowed: latest, best, {self.steps()}.")
-        found = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
-        )
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+        try:
+            found = self._manager.restore(step, args=arguments)
+        except Exception as error:  # Orbax and tensorstore raise a dozen kinds
+            _silence_abandoned_tasks()
+            raise DamagedCheckpoint(f"checkpoint {step} cannot be read: {_first_words(error)}") from error
         if digest(found["state"]) != found["meta"]["digest"]:
             raise DamagedCheckpoint(f"checkpoint {step} is damaged: its arrays are not those that were saved")
         return found["state"], found["meta"]
@@ -128,31 +137,47 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 found = self.restore(step, target)
-            except Exception as error:
+            except DamagedCheckpoint as error:
                 first_error = first_error or error
-                log.warning("checkpoint %d cannot be read, trying an older one: %s", step, _first_words(error))
+                log.warning("%s; trying an older one", error)
                 continue
             if repair:
                 self._set_aside([other for other in self.steps() if other > step])
             return found
         if first_error is not None:
-            raise UserError(
-                f"{self._directory}: no checkpoint can be read; the newest says: {_first_words(first_error)}"
-            ) from first_error
+            raise UserError(f"{self._directory}: no checkpoint can be read; {first_error}") from first_error
         return None
 
     def _set_aside(self, steps: list[int]) -> None:
         for step in steps:
-            (self._directory / str(step)).rename(self._directory / f"damaged.{step}")
+            names = (f"damaged.{step}" + (f".{number}" if number else "") for number in itertools.count())
+            free = next(name for name in names if not (self._directory / name).exists())
+            (self._directory / str(step)).rename(self._directory / free)
         self._manager.reload()
+
+    def wait(self) -> None:
+        """Waits until everything saved is on disk."""
+        if "_manager" in self.__dict__:
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for pending saves; without it the last one is lost."""
+        self.wait()
         if "_manager" in self.__dict__:
-            self._manager.wait_until_finished()
             self._manager.close()
 
 
 def _first_words(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     return text if len(text) <= 200 else text[:200] + " ..."
+
+
+def _silence_abandoned_tasks() -> None:
+    """A failed restore leaves tasks whose complaints ("Event loop is closed") would bury the one line that matters."""
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            previous(unraisable)
+
+    sys.unraisablehook = hook

@@ -6,6 +6,7 @@ user overrode and nothing read is then an error (law 12).
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import json
@@ -67,34 +68,63 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
 
     Raises UserError for a missing file, an unknown variant or key, and a value of the wrong type.
     """
-    check_file(path)
     file, _, variant = path.partition(":")
+    if not Path(file).is_file() or not file.endswith(".py"):
+        raise unknown_name("--config", file, map(str, Path(file).parent.glob("*.py")))
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config={file} defines no get_config().")
+    if variant and not hasattr(module, "VARIANTS"):
+        raise UserError(f"--config={path}: {file} has no variants.")
     config = module.get_config(variant) if variant else module.get_config()
     return override(config, overrides or {})
 
 
-def check_file(path: str) -> None:
-    """Raises UserError where `configs/file.py:variant` names no file."""
-    file = Path(path.partition(":")[0])
-    if not file.is_file():
-        raise unknown_name("--config", str(file), map(str, file.parent.glob("*.py")))
-
-
 def override(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """Applies {dotted key: value} to a config and locks it."""
+    """Applies {dotted key: value} to a config and locks it. Text is read as the type of what it replaces.
+
+    A key must exist, except in a section called `options`, which holds another library's keyword arguments.
+    """
     config.lock()
     for key, value in overrides.items():
-        if key not in flatten(config.to_dict()):
-            raise unknown_name("config key", key, flatten(config.to_dict()))
+        known = flatten(config.to_dict())
+        parent = key.rpartition(".")[0]
+        if key not in known and not (parent.endswith(".options") and _section(config, parent) is not None):
+            raise unknown_name("config key", key, known)
         try:
-            config.update_from_flattened_dict({key: value})
-        except (TypeError, ValueError) as error:
-            raise UserError(f"config.{key}={value!r}: {error}") from error
+            parsed = _parse(value, config, key) if isinstance(value, str) else value
+            with config.unlocked():
+                config.update_from_flattened_dict({key: parsed})
+        except (TypeError, ValueError, KeyError) as error:
+            kind = type(known.get(key)).__name__
+            raise UserError(f"config.{key}={value!r} does not fit: it is {kind}, now {known.get(key)!r}.") from error
     return config
+
+
+def _section(config: ml_collections.ConfigDict, path: str) -> ml_collections.ConfigDict | None:
+    found: Any = config
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, ml_collections.ConfigDict) else None
+    return found if isinstance(found, ml_collections.ConfigDict) else None
+
+
+def _parse(text: str, config: ml_collections.ConfigDict, key: str) -> Any:
+    """The value that a word of the command line means for a key: "8,16" for a tuple, "false" for a bool."""
+    parent, _, leaf = key.rpartition(".")
+    section = _section(config, parent) if parent else config
+    kind = section.get_type(leaf) if section is not None and leaf in section else type(None)
+    if kind is str:
+        return text
+    if kind is bool:
+        return {"true": True, "false": False}[text.lower()]
+    try:
+        value = ast.literal_eval(text) if text else ()
+    except (ValueError, SyntaxError):
+        value = tuple(part for part in text.split(",") if part) if kind is tuple else text
+    return (value,) if kind is tuple and not isinstance(value, tuple) else value
 
 
 def choose(variants: Mapping[str, Any], name: str) -> Any:
@@ -121,7 +151,7 @@ def validate(config: Mapping[str, Any]) -> None:
     for key in ("train.steps", "train.batch_size", "train.microbatches", "log.every", "eval.batch_size"):
         if flat[key] < 1:
             raise UserError(f"{key}={flat[key]} must be at least 1.")
-    for key in ("checkpoint.every", "eval.every", "train.steps_per_dispatch", "seed"):
+    for key in ("checkpoint.every", "eval.every", "train.steps_per_dispatch", "log.images", "seed"):
         if flat[key] < 0:
             raise UserError(f"{key}={flat[key]} must not be negative.")
     if flat["seed"] >= 2**32:
@@ -130,11 +160,6 @@ def validate(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"train.microbatches={flat['train.microbatches']} must divide train.batch_size={flat['train.batch_size']}."
         )
-
-
-def unread(overridden: Mapping[str, Any] | list[str], read: set[str]) -> list[str]:
-    """Overridden keys that no part of the built run has read."""
-    return sorted(key for key in overridden if key not in read)
 
 
 def write(config: Mapping[str, Any], workdir: Path) -> None:
@@ -147,11 +172,13 @@ def write(config: Mapping[str, Any], workdir: Path) -> None:
 def read(workdir: Path) -> dict[str, Any]:
     """The resolved config of a run."""
     try:
-        return json.loads((workdir / FILE).read_text())
+        found = json.loads((workdir / FILE).read_text())
+        validate(found)
+        return found
     except FileNotFoundError as error:
         raise UserError(f"--workdir={workdir} holds no run: there is no {FILE} in it.") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir / FILE} cannot be read: {error}.") from error
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{workdir / FILE} cannot be read: {type(error).__name__}: {error}.") from error
 
 
 def continued(saved: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,8 +187,8 @@ def continued(saved: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
     Raises UserError with the differing keys where `new` is another experiment.
     """
     old, now = flatten(saved), flatten(json.loads(json.dumps(new)))
-    fixed = {key: old[key] for key, value in now.items() if value is None and old.get(key) is not None}
-    now |= fixed
+    # The horizon of a schedule is decided at the first start (build.resolved); nothing else is inherited.
+    now |= {key: old[key] for key, value in now.items() if key.endswith(".horizon") and value is None and key in old}
     differing = [
         f"{key}: {old.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(old.keys() | now.keys())

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from latent import build, parallel
+from latent import build
 from latent.data.feed import resident_feed
 from latent.step import build_dispatch, cycle_length
 
@@ -18,9 +18,7 @@ def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
     """What a run would be: resolved config, parameter count, FLOPs and memory a step. Writes nothing."""
     settings = build.resolved(settings)
     experiment = build.build(settings, overridden)
-    driver = parallel.build(
-        settings["parallel"]["driver"], settings["parallel"]["devices"], settings["train"]["batch_size"]
-    )
+    driver = build.driver(settings)
     feed = resident_feed(
         experiment.dataset.splits["train"],
         settings["seed"],
@@ -28,6 +26,8 @@ def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
         settings["data"]["device_budget"],
     )
     state = build.abstract_state(experiment)
+    build.steps_per_dispatch(experiment, 0, True, cycle_length(experiment.recipe.model))
+    build.steps_per_dispatch(experiment, 0, True, cycle_length(experiment.recipe.model))
     cycle = cycle_length(experiment.recipe.model)
     dispatch = build_dispatch(experiment.recipe, feed.fetch, cycle, rolled=False)
     compiled = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float, PyTree
 
 from latent import config, rng
 from latent.data.dataset import Split
-from latent.errors import unknown_name
+from latent.errors import UserError, unknown_name
 from latent.metrics import passport
 from latent.step import PrepareFn
 from latent.types import Batch, Context, Extra, Indices, Model, Params, State
@@ -68,6 +69,8 @@ class EvaluationData:
         that many examples. The last batch is padded and the padding cut off again. `function` must be one object
         across calls (a module's function): it is compiled once.
         """
+        if limit < 0:
+            raise UserError(f"limit={limit} must not be negative (0: all examples).")
         size = min(limit or len(self.split.x), len(self.split.x))
         call = self._compile(function, static)
         batches = []
@@ -178,11 +181,12 @@ def record(workdir: Path, step: int, results: Sequence[passport.Result], provena
     path = workdir / DIRECTORY / f"{step}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = json.loads(path.read_text()) if path.exists() else []
-    new = json.loads(json.dumps([{**result._asdict(), "provenance": dict(provenance)} for result in results]))
+    new = passport.valid([{**result._asdict(), "provenance": dict(provenance)} for result in results])
     identity = lambda row: (row["name"], json.dumps(row["protocol"], sort_keys=True))  # noqa: E731
     replaced = {identity(row) for row in new}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps([r for r in rows if identity(r) not in replaced] + new, indent=1) + "\n")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    kept = [row for row in rows if identity(row) not in replaced]
+    temporary.write_text(json.dumps(kept + new, indent=1, allow_nan=False) + "\n")
     temporary.rename(path)
     return path
 

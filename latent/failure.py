@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,14 @@ def replay(bundle: Path) -> tuple[str, dict[str, bool]]:
     try:
         record = json.loads((bundle / "failure.json").read_text())
         raw_batch = dict(np.load(bundle / "batch.npz"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--replay={bundle} is not a readable bundle: {error}.") from error
-    experiment = build.build(record["config"])
+        experiment = build.build(record["config"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"--replay={bundle} is not a readable bundle: {type(error).__name__}: {error}.") from error
     target = checkpoint.abstract(build.abstract_state(experiment), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     with ocp.StandardCheckpointer() as saver:
-        state = saver.restore((bundle / "state").absolute(), target)
+        try:
+            state = saver.restore((bundle / "state").absolute(), target)
+        except Exception as error:  # Orbax and tensorstore raise a dozen kinds
+            raise UserError(f"--replay={bundle}: its state cannot be read ({type(error).__name__}).") from error
     report = _report(experiment, state, raw_batch)
     return next((name for name, good in report.items() if not good), "nothing"), report

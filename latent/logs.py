@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
+from latent.metrics.passport import valid
 from latent.tracking import Tracker, WandbOptions
 
 FILE = "metrics.jsonl"
@@ -66,7 +66,7 @@ class Logs:
     def __exit__(self, kind: Any, *_: Any) -> None:
         self.close(0 if kind is None else 1)
 
-    def train(self, step: int, values: Mapping[str, float], *, timing: Timing) -> None:
+    def train(self, step: int, values: Mapping[str, Any], *, timing: Timing) -> None:
         """One line of training metrics with its throughput, which is absent where no steps were timed."""
         rate = timing.steps / max(timing.seconds, 1e-9)
         speed = {"steps_per_second": rate, "images_per_second": rate * self._batch_size}
@@ -74,7 +74,7 @@ class Logs:
         self._line(step, "train", {**values, **speed})
         self._soft("progress", lambda: self._progress.train(step, values, **speed))
 
-    def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    def evaluation(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """One line of evaluation metrics."""
         self._line(step, split, values)
         self._soft("progress", lambda: self._progress.evaluation(step, split, values))
@@ -94,6 +94,15 @@ class Logs:
         self._soft("pictures", write)
         self._tracker.image(step, name, grid)
 
+    def pictures(self, step: int, draw: Callable[[], Iterable[tuple[str, np.ndarray]]]) -> None:
+        """Draws and writes pictures; drawing may fail as softly as writing."""
+
+        def each() -> None:
+            for name, grid in draw():
+                self.images(step, name, grid)
+
+        self._soft("pictures", each)
+
     def advance(self, step: int) -> None:
         """Moves the live bar; cheap enough to be called after every dispatch."""
         self._soft("progress", lambda: self._progress.advance(step))
@@ -110,9 +119,9 @@ class Logs:
         finally:
             self._soft("W&B", lambda: self._tracker.close(exit_code))
 
-    def _line(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    def _line(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         record = {"step": step, "time": time.time(), "split": split, **values}
-        self._file.write(json.dumps({key: _valid(value) for key, value in record.items()}) + "\n")
+        self._file.write(json.dumps(valid(record), allow_nan=False) + "\n")
         self._file.flush()
         self._tracker.scalars(step, split, values)
 
@@ -138,15 +147,6 @@ class Logs:
     def _report(self, text: str) -> None:
         with contextlib.suppress(Exception, SystemExit):  # stderr may be as broken as the sink
             print(f"warning: {text}", file=sys.stderr)
-
-
-def _valid(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they are written as the strings "nan", "inf" and "-inf"."""
-    value = value.item() if hasattr(value, "item") else value  # scalars of NumPy and JAX
-    if isinstance(value, str | int):
-        return value
-    number = float(value)
-    return number if math.isfinite(number) else str(number)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -177,7 +177,7 @@ def make_progress(stream: Any, start: int, total: int) -> PlainProgress | LivePr
     return PlainProgress(stream, total)
 
 
-def shown(values: Mapping[str, float], width: int = 11) -> str:
+def shown(values: Mapping[str, Any], width: int = 11) -> str:
     """Loss terms for people: names without what every run has, values with five digits, in columns of `width`."""
     hidden = ("gradient_norm", "learning_rate")
     pairs = [(name, value) for name, value in values.items() if name.rpartition("/")[2] not in hidden]
@@ -218,7 +218,7 @@ class PlainProgress:
     def __init__(self, stream: Any, total: int):
         self._stream, self._total, self._width = stream, total, len(str(total))
 
-    def train(self, step: int, values: Mapping[str, float], **speed: float) -> None:
+    def train(self, step: int, values: Mapping[str, Any], **speed: float) -> None:
         head, tail = f"step {step:>{self._width}}/{self._total}", ""
         if speed:
             rate, images = speed["steps_per_second"], speed["images_per_second"]
@@ -226,7 +226,7 @@ class PlainProgress:
             tail = f"  wait {100 * speed['input_wait']:.1f}%  ETA {duration((self._total - step) / rate)}"
         self.message(f"{head}  {shown(values)}{tail}")
 
-    def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    def evaluation(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         self.message(f"step {step:>{self._width}}/{self._total}  {split}: {shown(values)}")
 
     def advance(self, step: int) -> None:
@@ -267,7 +267,7 @@ class LiveProgress:
         )
         self._live.start()
 
-    def train(self, step: int, values: Mapping[str, float], **speed: float) -> None:
+    def train(self, step: int, values: Mapping[str, Any], **speed: float) -> None:
         self._terms = shown(values, width=1)
         self._fields["memory"] = memory()
         if speed:
@@ -277,7 +277,7 @@ class LiveProgress:
             self._fields["left"] = f"ETA {duration((self._total - step) / rate)}"
         self._show(step)
 
-    def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    def evaluation(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         self.message(f"step {step}  {split}: {shown(values)}")
 
     def advance(self, step: int) -> None:

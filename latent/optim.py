@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from latent.errors import UserError, unknown_name
 
 SCALE_PREFIX = "scale_by_"
-OWN_RATE = ("prodigy", "schedule_free_adamw")
+OWN_RATE = ("prodigy",)
 """Optimisers that determine their own rate; their updates are multiplied by the schedule alone."""
 
 
@@ -44,6 +44,11 @@ def optimizer(block: Any, where: str, horizon: int) -> Optimizer:
     function), `clip_norm`, `weight_decay` (decoupled, Loshchilov & Hutter 2019) and `schedule`.
     """
     name, options = block.name, dict(block.options)
+    for key, value in (("clip_norm", block.clip_norm), ("weight_decay", block.weight_decay)):
+        if value < 0:
+            raise UserError(f"{where}.{key}={value} must not be negative (0: off).")
+    if name in OWN_RATE and block.weight_decay:
+        raise UserError(f"{where}.weight_decay: {name!r} sets its own rate; give its weight decay in options.")
     parts = []
     if block.clip_norm:
         parts.append(optax.clip_by_global_norm(block.clip_norm))
@@ -56,7 +61,7 @@ def optimizer(block: Any, where: str, horizon: int) -> Optimizer:
 
 def _scaling(name: str, options: dict[str, Any], where: str) -> optax.GradientTransformation:
     known = {key.removeprefix(SCALE_PREFIX) for key in dir(optax) if key.startswith(SCALE_PREFIX)}
-    known -= {"learning_rate", "schedule"}
+    known -= {"learning_rate", "schedule", "polyak"}  # they need more than gradients and weights
     try:
         if name == "sgd":
             return optax.trace(options.pop("momentum"), **options) if options else optax.identity()
@@ -78,6 +83,8 @@ def schedule(block: Any, where: str, horizon: int) -> Callable[[Int[Array, ""]],
     with `warmup_steps` of linear warm-up.
     """
     warmup = block.warmup_steps
+    if warmup < 0:
+        raise UserError(f"{where}.warmup_steps={warmup} must not be negative.")
     if block.name == "constant":
         body = optax.constant_schedule(1.0)
     elif block.name == "cosine":

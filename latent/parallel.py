@@ -40,17 +40,17 @@ class Driver(NamedTuple):
     split: NamedSharding
 
 
-def build(name: str, num_devices: int | None, batch_size: int) -> Driver:
+def build(name: str, num_devices: int | None, batch_size: int, microbatches: int = 1) -> Driver:
     """Builds the driver `parallel.driver`, over the first `num_devices` devices (None: all local ones)."""
     devices = jax.local_devices()
     if num_devices is not None:
         if not 0 < num_devices <= len(devices):
             raise UserError(f"parallel.devices={num_devices}: this machine has {len(devices)} (allowed 1 to that).")
         devices = devices[:num_devices]
-    if batch_size % len(devices):
+    if batch_size % (len(devices) * microbatches):
+        parts = f"{len(devices)} devices in use" + (f" x train.microbatches={microbatches}" if microbatches > 1 else "")
         raise UserError(
-            f"train.batch_size={batch_size} is not divisible by the {len(devices)} devices in use; "
-            "change it or set parallel.devices."
+            f"train.batch_size={batch_size} is not divisible by the {parts}; change it or parallel.devices."
         )
     if name != "pmap":
         raise unknown_name("parallel.driver", name, ("pmap",))

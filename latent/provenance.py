@@ -34,11 +34,11 @@ PACKAGES = (
 
 @contextlib.contextmanager
 def claimed(workdir: Path) -> Iterator[None]:
-    """Holds the work directory for this process; a directory that this call made is removed again if left empty.
+    """Holds the work directory for this process; directories that this call made are removed again if left empty.
 
     Raises UserError where it cannot be written, or another process trains in it.
     """
-    made = not workdir.exists()
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         handle = os.open(workdir, os.O_RDONLY)
@@ -54,8 +54,10 @@ def claimed(workdir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-        if made and not any(workdir.iterdir()):
-            workdir.rmdir()
+        for folder in made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
 
 
 def config_digest(config: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ Thin over the functions the commands use; owns the compiled versions of a model'
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Run:
         finally:
             store.close()
         self.step = int(self.state.step)
+        self._data: dict[str, evaluate.EvaluationData] = {}
+        self._samplers: dict[tuple, Any] = {}
 
     def encode(self, x: Shaped[Array, "B ..."] | np.ndarray, seed: int = 0) -> Latent:
         """Encodes prepared examples (what `examples` returns) to a `Latent` with mean, sample and info."""
@@ -63,9 +66,16 @@ class Run:
     def sample(self, num: int, seed: int = 0, condition: Any = None, **options: Any) -> Shaped[Array, "N ..."]:
         """Draws samples; sample i depends on (seed, i) only. `options` are the family's own."""
         self._need("sample")
-        keys = rng.sample_keys(seed, jnp.arange(num))
-        call = jax.jit(lambda s, k, c: self.model.sample(s.params, s.extra, k, c, **options))
-        return call(self.state, keys, condition)
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seed={seed} must lie in [0, 2**32).")
+        known = tuple(sorted(options.items()))
+        if known not in self._samplers:
+            unknown = options.keys() - inspect.signature(self.model.sample).parameters.keys()
+            if unknown:
+                family = self.config["model"]["name"]
+                raise UserError(f"--{min(unknown)}: model.name={family!r} has no such sampling option.")
+            self._samplers[known] = jax.jit(lambda s, k, c: self.model.sample(s.params, s.extra, k, c, **options))
+        return self._samplers[known](self.state, rng.sample_keys(seed, jnp.arange(num)), condition)
 
     def examples(self, split: str, limit: int = 0) -> dict[str, np.ndarray]:
         """Prepared examples of a split: {"x", "label", "index"}, as evaluation sees them."""
@@ -95,10 +105,11 @@ class Run:
         evaluate.record(self.workdir, self.step, results, provenance.of_result(self.experiment, self.step))
         return results
 
-    @functools.cache  # noqa: B019 - a handful of splits, as long as the run itself lives
     def data(self, split: str) -> evaluate.EvaluationData:
         """A split as metrics see it."""
-        return self.experiment.evaluation_data(split, self.config["seed"], self.average)
+        if split not in self._data:
+            self._data[split] = self.experiment.evaluation_data(split, self.config["seed"], self.average)
+        return self._data[split]
 
     @functools.cached_property
     def _encode(self) -> Any:
@@ -124,7 +135,7 @@ def _restore(store: checkpoint.Checkpoints, step: str | int, target: Any) -> Any
     if str(step) == "best":
         best = store.best_step()
         if best is None:
-            raise UserError("--step=best: the run keeps no best checkpoint (checkpoint.best_metric is empty).")
+            raise UserError("--step=best: no checkpoint was judged; checkpoint.best_metric and eval.every decide that.")
         step = best
     if not str(step).isdigit():
         raise UserError(f"--step={step} is not known. Allowed: latest, best, {store.steps()}.")

@@ -120,7 +120,8 @@ def _turn(
     )
     mine = jax.tree.map(lambda p, u: (p - rate * u).astype(p.dtype), mine, updates)
     norm = optax.tree.norm(gradient)
-    finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(norm) & jnp.isfinite(rate)
+    # The new weights too: a finite gradient times a finite rate can overflow.
+    finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(norm) & _all_finite((mine, extra))
     metrics = {**terms, "gradient_norm": norm, "learning_rate": jnp.float32(rate), "moved": jnp.float32(1.0)}
     state = state._replace(
         params={**state.params, **mine}, extra={**state.extra, **extra}, opt={**state.opt, player.name: opt}
@@ -206,7 +207,7 @@ def build_dispatch(
 
     `inputs` has a leading axis of `num_steps`; fetch(resident, inputs[i]) is the raw batch. Rolled: a `lax.scan`
     with players resolved by `cond`. Unrolled: plain repetition with players fixed at trace time, starting at
-    `phase` of the cycle. Metrics are means over the steps in which a player moved.
+    `phase` of the cycle. Metrics are those of the last step, so that they do not depend on the dispatch's length.
     """
     step = build_step(recipe)
     cycle = cycle_length(recipe.model)
@@ -214,24 +215,14 @@ def build_dispatch(
     def dispatch(state: State, seed: Seed, resident: PyTree, inputs: PyTree):
         if rolled:
             state, history = lax.scan(lambda s, i: step(s, seed, fetch(resident, i)), state, inputs)
-            return state, {name: _mean_moved(values) for name, values in history.items()}
-        collected: dict[str, list] = {}
+            return state, jax.tree.map(lambda values: values[-1], history)
+        metrics: dict[str, Any] = {}
         for number in range(num_steps):
             raw_batch = fetch(resident, jax.tree.map(lambda leaf, n=number: leaf[n], inputs))
             state, metrics = step(state, seed, raw_batch, (phase + number) % cycle)
-            for name, values in metrics.items():
-                collected.setdefault(name, []).append(values)
-        history = {name: jax.tree.map(lambda *v: jnp.stack(v), *values) for name, values in collected.items()}
-        return state, {name: _mean_moved(values) for name, values in history.items()}
+        return state, metrics
 
     return dispatch
-
-
-def _mean_moved(history: dict[str, Float[Array, "S"]]) -> dict[str, Float[Array, ""]]:
-    moved = history["moved"]
-    count = jnp.sum(moved)
-    means = {name: jnp.sum(values * moved) / jnp.maximum(count, 1.0) for name, values in history.items()}
-    return {**means, "moved": count}
 
 
 def diagnose(recipe: Recipe, state: State, seed: Seed, raw_batch: Batch, phase: int) -> dict[str, Bool[Array, ""]]:

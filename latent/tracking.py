@@ -53,7 +53,7 @@ class Tracker:
             self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
             self._thread.start()
 
-    def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Logs numbers at our own step; names are "<split>/<name>"."""
         record = {"step": step, **{f"{split}/{name}": value for name, value in values.items()}}
         self._put(lambda run: run.log(record))
@@ -70,7 +70,7 @@ class Tracker:
 
     def close(self, exit_code: int) -> None:
         """Ends the run at W&B, waiting at most a minute for what is queued."""
-        if self._thread is None:
+        if self._thread is None:  # disabled
             return
         self._exit_code = exit_code
         self._queue.put(None)
@@ -89,7 +89,7 @@ class Tracker:
                 call(run)
             run.finish(exit_code=self._exit_code)
         except Exception as error:
-            self._thread = None
+            self._failed = True
             self._report(
                 f"W&B switched off: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             )
@@ -98,9 +98,9 @@ class Tracker:
         import wandb
 
         mode = self._mode
-        if mode == "auto":
-            mode = "online" if wandb.login(prompt=False) else "offline"
         try:
+            if mode == "auto":  # with a key and without a network login fails too
+                mode = "online" if wandb.login(prompt=False) else "offline"
             return self._init(mode)
         except Exception as error:
             if mode == "offline":
@@ -115,7 +115,7 @@ class Tracker:
 
         identifier = self._workdir / ID_FILE
         identifier.parent.mkdir(exist_ok=True)
-        if not identifier.exists():
+        if not identifier.exists() or not identifier.read_text():
             identifier.write_text(secrets.token_hex(4))
         settings = wandb.Settings(
             silent=True,

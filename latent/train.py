@@ -1,7 +1,8 @@
 """THE training loop. It moves states, asks what is due and writes; it knows no model, no data set, no device count.
 
-Order when several things are due at a step: evaluate, checkpoint, log. Metrics belong to the parameters before the
-update they are reported with.
+Order when several things are due at a step: evaluate, log, checkpoint. A line without its checkpoint is cut and written
+again by the run that goes on; a checkpoint without its line would be a line lost. Metrics belong to the parameters
+before the update they are reported with.
 """
 
 from __future__ import annotations
@@ -47,9 +48,7 @@ def train(settings: Mapping[str, Any], workdir: Path, overridden: Iterable[str] 
             settings = config.continued(config.read(workdir), settings)
         settings = build.resolved(settings)
         experiment = build.build(settings, overridden)
-        driver = parallel.build(
-            settings["parallel"]["driver"], settings["parallel"]["devices"], settings["train"]["batch_size"]
-        )
+        driver = build.driver(settings)
         with Training(experiment, driver, workdir, profile) as training:
             return training.loop()
 
@@ -87,9 +86,11 @@ class Training:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.checkpoints.close()
-        if self.logs is not None:
-            self.logs.close(0 if kind is None else 1)
+        try:
+            self.checkpoints.close()
+        finally:
+            if self.logs is not None:
+                self.logs.close(0 if kind is None else 1)
 
     def _first_state(self) -> State:
         target = checkpoint.abstract(build.abstract_state(self.experiment), self.driver.replicated)
@@ -153,15 +154,16 @@ class Training:
                     elapsed = time.perf_counter() - busy_since
                     self._check_finite()
                     self._evaluate(step)
-                    self._save(step, force=stopping)
                     if due(self.cadence["log"], step, self.steps):
                         self.logs.train(step, flat(metrics), timing=Timing(step - logged, elapsed, waited))
                         waited, elapsed, logged = 0.0, 0.0, step
+                    self._save(step, force=stopping)
                     busy_since = time.perf_counter() - elapsed  # evaluation and saving are not training time
                 if step == self.steps:
                     self.logs.message(f"{self.workdir}: finished at step {step}.")
                     return 0
                 if stopping:
+                    self.checkpoints.wait()  # still inside Stop: a second signal may end it, but not unannounced
                     self.logs.message(
                         f"{self.workdir}: stopped by {stop.signal.name} at step {step}; run again to continue."
                     )
@@ -209,8 +211,7 @@ class Training:
         if results:
             evaluate.record(self.workdir, step, results, provenance.of_result(self.experiment, step))
             self.logs.evaluation(step, settings["split"], self.evaluated[1])
-        for name, picture in self.gallery.draw(state):
-            self.logs.images(step, name, picture)
+        self.logs.pictures(step, lambda: self.gallery.draw(state))
 
     def _save(self, step: int, force: bool) -> None:
         if force or due(self.cadence["checkpoint"], step, self.steps):

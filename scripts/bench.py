@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from latent import build, config, logs, parallel
+from latent import build, config, logs
 from latent.errors import UserError
 from latent.train import Training
 
@@ -101,7 +101,7 @@ def make(name: str, workdir: Path, steps: int) -> Training:
     }
     settings = build.resolved(config.load(f"configs/vae.py:{name}", changes).to_dict())
     experiment = build.build(settings)
-    driver = parallel.build("pmap", None, settings["train"]["batch_size"])
+    driver = build.driver(settings)
     return Training(experiment, driver, workdir, profile=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,12 @@ def data(batch_size=7, size=50, model=None, seed=0):
 
 
 STATE = State(jnp.int32(3), {}, {}, {}, {}, {}, jnp.int32(-1))
-OPTIONS = {"iwae": {"num_samples": 6, "chunk": 2, "limit": 0}, "active_units": {"threshold": 0.01}}
+OPTIONS = {
+    name: values
+    for path in sorted(Path(__file__).parents[1].glob("configs/*.py"))
+    if path.stem != "base"
+    for name, values in config.load(f"{path}:tiny").eval.options.to_dict().items()
+} | {"iwae": {"num_samples": 6, "chunk": 2, "limit": 0}}
 
 
 def run(*names, **options):

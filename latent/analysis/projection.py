@@ -43,7 +43,7 @@ def project(codes: Float[np.ndarray, "N d"], method: str = "tsne", seed: int = 0
     return Map(points, method, float(trustworthiness(codes, points, n_neighbors=neighbours)))
 
 
-TITLES = {"pca": "first two principal components", "tsne": "t-SNE", "codes": "the two latent dimensions"}
+TITLES = {"pca": "principal component", "tsne": "t-SNE", "codes": "latent dimension"}
 
 
 def draw(chosen: Map, labels: Int[np.ndarray, "N"], path: Path, title: str) -> None:
@@ -63,7 +63,7 @@ def draw(chosen: Map, labels: Int[np.ndarray, "N"], path: Path, title: str) -> N
             centre = np.median(chosen.points[rows], axis=0)
             halo = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colours(place), "alpha": 0.85}
             axes.annotate(str(label), centre, ha="center", va="center", fontsize=10, bbox=halo)
-    axes.set(title=title, xlabel=f"{TITLES[chosen.method]}, 1", ylabel=f"{TITLES[chosen.method]}, 2")
+    axes.set(title=title, xlabel=f"{TITLES[chosen.method]} 1", ylabel=f"{TITLES[chosen.method]} 2")
     axes.set_aspect("equal", adjustable="datalim")
     note = f"{len(labels)} codes; trustworthiness over {NEIGHBOURS} neighbours {chosen.trustworthiness:.3f}"
     axes.text(0.99, 0.01, note, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color="0.35")

@@ -29,12 +29,14 @@ def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
     """
     origin = dataset.source(name)
     final = folder / name / origin.version
+    if raw is None and not origin.generated and not (final / dataset.ARRAYS).is_dir():
+        _require_network(name, origin)
+    splits = origin.read(raw) if raw is not None or origin.generated else None
+    if splits is not None:
+        _check(name, origin, splits)
     with _locked(folder, name):
         if (final / dataset.ARRAYS).is_dir():
             return final / dataset.ARRAYS  # another process has made it meanwhile
-        if raw is None and not origin.generated:
-            _require_network(name, origin)
-        splits = origin.read(raw) if raw is not None or origin.generated else None
         builder = _builder(name, origin, folder, splits)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints two lines about itself
             builder.download_and_prepare()
@@ -42,6 +44,15 @@ def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
             final / dataset.ARRAYS, {split: _arrays(builder, split) for split in ("train", "validation", "test")}
         )
     return final / dataset.ARRAYS
+
+
+def _check(name: str, origin: Source, splits: dict[str, Split]) -> None:
+    for split, arrays in splits.items():
+        if arrays.x.shape[1:] != origin.shape or arrays.x.dtype != origin.dtype:
+            raise UserError(
+                f"--from: the {split} files hold {arrays.x.dtype} examples of shape {arrays.x.shape[1:]}, "
+                f"{name} has {np.dtype(origin.dtype)} of {origin.shape}."
+            )
 
 
 @contextlib.contextmanager

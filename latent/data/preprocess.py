@@ -53,7 +53,7 @@ def build(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]
             x = random_crop(x, streams("data/crop"), crop, padding) if train else centre_crop(x, crop)
         if augment and train:
             x = random_flip(x, streams("data/flip"))
-        if binarise == "dynamic" or (binarise == "seeded" and train):
+        if binarise in ("dynamic", "seeded"):  # what was drawn once is 0 or 255, and drawing it again changes nothing
             x = bernoulli(x, streams("data/binarise"))
         elif dequantise:
             noise = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:]))(streams("data/dequantise"))

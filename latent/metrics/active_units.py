@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
+from latent.errors import UserError
 from latent.evaluate import EvaluationData
 from latent.metrics import passport
 from latent.types import Batch, Context, Extra, Model, Params, State
@@ -16,6 +17,8 @@ needs = {"encode"}
 
 def names(options: Any) -> tuple[str, ...]:
     """Names of the results."""
+    if not isinstance(options.threshold, int | float) or options.threshold <= 0:
+        raise UserError(f"active_units.threshold={options.threshold!r} must be a positive number.")
     return ("active_units",)
 
 

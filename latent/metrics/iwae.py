@@ -19,7 +19,10 @@ needs = {"log_weights"}
 
 
 def names(options: Any) -> tuple[str, ...]:
-    """Names of the results."""
+    """Names of the results; UserError for options that make no sense."""
+    passport.require_counts("iwae", options, num_samples=1, chunk=1, limit=0)
+    if options.num_samples % min(options.chunk, options.num_samples):
+        raise UserError(f"iwae.num_samples={options.num_samples} must be a multiple of iwae.chunk={options.chunk}.")
     return (f"iwae_{options.num_samples}",)
 
 
@@ -44,8 +47,6 @@ def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[
     """
     num_samples, limit = options.num_samples, options.limit
     chunk = min(options.chunk, num_samples)
-    if num_samples < 1 or chunk < 1 or num_samples % chunk:
-        raise UserError(f"iwae.num_samples={num_samples} must be a positive multiple of iwae.chunk={chunk}.")
     chunks = [np.int32(number) for number in range(num_samples // chunk)]
     sums = data.map(_log_sum, state, repeat=chunks, limit=limit, num_samples=chunk)
     bound = np.logaddexp.reduce(sums.astype(np.float64), axis=0) - math.log(num_samples)

@@ -19,6 +19,7 @@ RADIUS = 4.0
 
 def names(options: Any) -> tuple[str, ...]:
     """Names of the results."""
+    passport.require_counts("mode_coverage", options, num_samples=1)
     return ("modes", "on_mode")
 
 

@@ -7,10 +7,13 @@ recorded and may differ.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from latent.errors import UserError
 
 
 class Result(NamedTuple):
@@ -34,3 +37,24 @@ def mean(name: str, values: Float[np.ndarray, "N"], unit: str, protocol: dict[st
     values = np.asarray(values, np.float64)
     error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     return Result(name, float(np.mean(values)), error, unit, {**protocol, "N": len(values)})
+
+
+def valid(values: Any) -> Any:
+    """The same as JSON can hold it: no NaN and no infinity, which become the strings "nan", "inf" and "-inf"."""
+    if isinstance(values, Mapping):
+        return {key: valid(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [valid(value) for value in values]
+    values = values.item() if hasattr(values, "item") else values  # scalars of NumPy and JAX
+    if values is None or isinstance(values, str | bool | int):
+        return values
+    number = float(values)
+    return number if math.isfinite(number) else str(number)
+
+
+def require_counts(metric: str, options: Any, **least: int) -> None:
+    """Raises UserError unless each named option is an integer of at least the given value."""
+    for name, bound in least.items():
+        value = options[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < bound:
+            raise UserError(f"{metric}.{name}={value!r} must be an integer of at least {bound}.")

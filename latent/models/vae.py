@@ -119,6 +119,10 @@ def _elbo_loss(nets: Nets, section: Any, num_samples: int):
         raise unknown_name("model.regulariser", regulariser, ("kl", "free_bits", "capacity"))
     ramp_steps = section.capacity_steps if regulariser == "capacity" else section.kl_warmup_steps
 
+    if ramp_steps < 0:
+        key = "capacity_steps" if regulariser == "capacity" else "kl_warmup_steps"
+        raise UserError(f"model.{key}={ramp_steps} must not be negative (0: no ramp).")
+
     def loss(params: Params, extra: Extra, batch: Batch, context: Context) -> Loss:
         hparams = context.hparams[PLAYER]
         posterior, terms = nets.elbo_terms(params, batch, context, num_samples)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from latent.errors import UserError
 from latent.nets.conv import Conv, ConvTranspose
-from latent.nets.mlp import activation, constant, dense
+from latent.nets.mlp import activation, constant, dense, widths
 
 KERNEL = (4, 4)
 STRIDE = (2, 2)
@@ -63,7 +63,7 @@ class Decoder(nn.Module):
 
 
 def _check(section: Any, shape: tuple[int, ...]) -> None:
-    channels = tuple(section.channels)
+    channels = widths(section, "channels")
     factor = 2 ** len(channels)
     if len(shape) != 3:
         raise UserError(
@@ -80,14 +80,14 @@ def encoder(section: Any, shape: tuple[int, ...], heads: tuple[tuple[str, int], 
     """Builds the encoder from `section.channels`, `.hidden` and `.activation`."""
     _check(section, shape)
     function = activation(section.activation, "model.net.activation")
-    return Encoder(tuple(section.channels), tuple(section.hidden), function, heads)
+    return Encoder(widths(section, "channels"), widths(section, "hidden"), function, heads)
 
 
 def decoder(section: Any, shape: tuple[int, ...], output_bias: np.ndarray) -> nn.Module:
     """Builds the mirror of the encoder."""
     _check(section, shape)
     function = activation(section.activation, "model.net.activation")
-    channels, hidden = tuple(reversed(section.channels)), tuple(reversed(section.hidden))
+    channels, hidden = widths(section, "channels")[::-1], widths(section, "hidden")[::-1]
     return Decoder(channels, hidden, function, shape, constant(output_bias))
 
 

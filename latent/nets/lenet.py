@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from latent.errors import UserError
 from latent.nets.conv import Conv
-from latent.nets.mlp import dense
+from latent.nets.mlp import dense, widths
 
 KERNEL = (5, 5)
 
@@ -32,7 +32,7 @@ class Trunk(nn.Module):
 
 def trunk(section: Any, shape: tuple[int, ...]) -> nn.Module:
     """Builds the trunk from `section.channels` and `section.width`."""
-    channels = tuple(section.channels)
+    channels = widths(section, "channels")
     if len(shape) != 3 or min(shape[:2]) < 2 ** len(channels):
         raise UserError(
             f"model.net.channels={channels}: {len(channels)} halvings do not fit examples of shape {shape}."

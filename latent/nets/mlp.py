@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from latent.errors import unknown_name
+from latent.errors import UserError, unknown_name
 
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh")
 
@@ -21,6 +21,14 @@ def activation(name: str, key: str) -> Callable[[Array], Array]:
     if name not in ACTIVATIONS:
         raise unknown_name(key, name, ACTIVATIONS)
     return getattr(nn, name)
+
+
+def widths(section: Any, key: str) -> tuple[int, ...]:
+    """The layer widths that `model.net.<key>` lists: positive integers."""
+    found = tuple(section[key])
+    if not all(isinstance(width, int) and width > 0 for width in found):
+        raise UserError(f"model.net.{key}={found} must hold positive integers.")
+    return found
 
 
 def constant(values: np.ndarray) -> Callable[..., Array]:
@@ -66,22 +74,22 @@ class Decoder(nn.Module):
 
 def encoder(section: Any, shape: tuple[int, ...], heads: tuple[tuple[str, int], ...]) -> nn.Module:
     """Builds the encoder from `section.hidden` and `section.activation`."""
-    return Encoder(tuple(section.hidden), activation(section.activation, "model.net.activation"), heads)
+    return Encoder(widths(section, "hidden"), activation(section.activation, "model.net.activation"), heads)
 
 
 def decoder(section: Any, shape: tuple[int, ...], output_bias: np.ndarray) -> nn.Module:
     """Builds the mirror of the encoder."""
-    hidden = tuple(reversed(section.hidden))
+    hidden = widths(section, "hidden")[::-1]
     return Decoder(hidden, activation(section.activation, "model.net.activation"), shape, constant(output_bias))
 
 
 def critic(section: Any, shape: tuple[int, ...]) -> nn.Module:
     """Builds a critic: {"score": [B, 1]}."""
-    return Encoder(tuple(section.hidden), activation(section.activation, "model.net.activation"), (("score", 1),))
+    return Encoder(widths(section, "hidden"), activation(section.activation, "model.net.activation"), (("score", 1),))
 
 
 def generator(section: Any, shape: tuple[int, ...]) -> nn.Module:
     """Builds a generator z [B, d] -> [B, *shape]."""
-    hidden = tuple(reversed(section.hidden))
+    hidden = widths(section, "hidden")[::-1]
     function = activation(section.activation, "model.net.activation")
     return Decoder(hidden, function, shape, nn.initializers.zeros_init())

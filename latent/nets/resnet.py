@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from latent.errors import UserError
 from latent.nets.conv import Conv
+from latent.nets.mlp import widths
 
 GROUPS = 8
 
@@ -49,7 +50,7 @@ class Trunk(nn.Module):
 
 def trunk(section: Any, shape: tuple[int, ...]) -> nn.Module:
     """Builds the trunk from `section.channels` (multiples of 8) and `section.blocks` a stage."""
-    channels = tuple(section.channels)
+    channels = widths(section, "channels")
     if len(shape) != 3 or min(shape[:2]) < 2 ** (len(channels) - 1):
         raise UserError(f"model.net.channels={channels}: too many stages for examples of shape {shape}.")
     if any(width % GROUPS for width in channels):
