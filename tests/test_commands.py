@@ -99,6 +99,21 @@ BAD = {
         train("--config.parallel.devices=9"),
         ["parallel.devices=9", "8"],
     ),
+    "uneven microbatches": (train("--config.train.microbatches=4"), ["train.batch_size=16", "train.microbatches=4"]),
+    "empty workdir": (["train", CONFIG, "--workdir="], ["--workdir is required"]),
+    "config of another kind": (["train", "--config=README.md", "--workdir=WORKDIR"], ["README.md"]),
+    "base config": (["train", "--config=configs/base.py", "--workdir=WORKDIR"], ["selects no model"]),
+    "override without value": (["train", CONFIG, "--config.seed", "--workdir=WORKDIR"], ["--config.seed"]),
+    "deep workdir": (["train", CONFIG, "--workdir=WORKDIR/a/b", "--config.model.latent_dim=0"], ["latent_dim=0"]),
+    "bad metric option": (train("--config.eval.options.iwae.chunk=3"), ["iwae.chunk=3"]),
+    "negative limit": (train("--config.eval.options.iwae.limit=-5"), ["iwae.limit=-5"]),
+    "negative clip": (train("--config.optimizer.autoencoder.clip_norm=-1"), ["clip_norm=-1"]),
+    "negative ramp": (train("--config.model.kl_warmup_steps=-5"), ["kl_warmup_steps=-5"]),
+    "zero width": (train("--config.model.net.hidden=0"), ["model.net.hidden=(0,)"]),
+    "words for widths": (train("--config.model.net.hidden=a,b"), ["model.net.hidden=('a', 'b')"]),
+    "negative pictures": (train("--config.log.images=-1"), ["log.images=-1"]),
+    "unknown wandb": (train("--config.log.wandb=ofline"), ["log.wandb='ofline'", "offline"]),
+    "optimiser option": (train("--config.optimizer.autoencoder.options.b3=0.5"), ["b3"]),
     "unknown driver": (train("--config.parallel.driver=pmop"), ["pmop", "pmap"]),
     "image too small": (
         [
@@ -164,6 +179,9 @@ def run_directory(tmp_path_factory):
         ["train", CONFIG, "--dry-run"],
         ["train", CONFIG, f"--workdir={out}/bad", "--config.hparams.autoencoder.learning_rate=1e30"],
         ["train", f"--replay={out}/bad/failure-1"],
+        ["sample", f"--workdir={workdir}", f"--out={out}/d.png", "--seed=-1"],
+        ["evaluate", f"--workdir={workdir}", "--metrics=iwae", "--options=iwae.num_samples=4.0"],
+        ["train", CONFIG, f"--workdir={out}/options", "--config.optimizer.autoencoder.options.b1=0.5"],
     ]
     return workdir, out, run_all(commands)
 
@@ -236,3 +254,13 @@ def test_values_that_are_not_finite_exit_3_and_can_be_replayed(run_directory):
     first = re.search(r"step (\d+): (\S+) is not finite", text)
     assert replay_code == 3 and f"first bad part: {first[2]}" in replay, replay
     assert re.search(r"^finite +params/encoder$", replay, re.M) and re.search(r"^NOT FINITE", replay, re.M)
+
+
+def test_more_of_what_a_user_may_ask_for(run_directory):
+    _, out, results = run_directory
+    seed, option, betas = results[18:21]
+    assert seed[0] == 2 and "--seed=-1" in seed[1]
+    assert option[0] == 2 and "iwae.num_samples=4.0" in option[1]
+    assert betas[0] == 0, betas
+    saved = json.loads((out / "options" / "config.json").read_text())
+    assert saved["optimizer"]["autoencoder"]["options"] == {"b1": 0.5}

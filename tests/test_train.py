@@ -177,6 +177,36 @@ def test_another_experiment_in_the_same_place_is_refused(tmp_path):
         train(settings(**{"model.latent_dim": 3}), tmp_path)
 
 
+def test_a_damaged_checkpoint_costs_one_line_and_the_steps_since(tmp_path):
+    train(settings(**{"train.steps": 8, "parallel.devices": 1}), tmp_path)
+    end = digests(tmp_path)[8]
+    for file in (tmp_path / "checkpoints" / "8").rglob("*"):
+        if file.is_file() and "/d/" in str(file):
+            file.write_bytes(file.read_bytes()[:10])
+    process = start(tmp_path, "--config.train.steps=8", "--config.log.images=0", stderr=subprocess.PIPE)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and digests(tmp_path)[8] == end
+    assert len(errors.splitlines()) == 1 and "checkpoint 8 cannot be read" in errors, errors
+
+
+def test_evaluation_of_a_damaged_checkpoint_is_refused(tmp_path):
+    train(settings(), tmp_path)
+    for file in (tmp_path / "checkpoints" / "4").rglob("*"):
+        if file.is_file() and "/d/" in str(file):
+            file.write_bytes(b"")
+    with pytest.raises(UserError, match="--step=4: checkpoint 4 cannot be read"):
+        latent.load(tmp_path, step=4)
+
+
+def test_pictures_that_cannot_be_drawn_do_not_stop_the_run(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("out of paint")
+
+    monkeypatch.setattr("latent.pictures.Gallery.draw", fail)
+    assert train(settings(**{"log.images": 4}), tmp_path) == 0
+    assert capsys.readouterr().err.count("out of paint") == 1
+
+
 def test_two_processes_cannot_train_in_one_place(tmp_path):
     from latent import provenance
 
@@ -196,6 +226,10 @@ def test_dispatch_size_and_devices_do_not_change_the_run(tmp_path):
     one, eight = latent.load(tmp_path / "one"), latent.load(tmp_path / "eight")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.state.params, eight.state.params)
     for a, b in zip(lines(tmp_path / "one", "validation"), lines(tmp_path / "eight", "validation"), strict=True):
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"split", "step"}:
+            np.testing.assert_allclose(a[key], b[key], rtol=1e-4)
+    for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "eight"), strict=True):
         assert a.keys() == b.keys()
         for key in a.keys() - {"split", "step"}:
             np.testing.assert_allclose(a[key], b[key], rtol=1e-4)

@@ -141,6 +141,16 @@ def test_damaged_files_are_refused(tmp_path, file, change, words):
     assert not list((tmp_path / "data").rglob("*.npy"))
 
 
+def test_files_of_another_set_are_refused(tmp_path):
+    images = np.zeros((5, 20, 20), np.uint8)
+    for stem in ("train", "t10k"):
+        header = struct.pack(">HBB3I", 0, 8, 3, 5, 20, 20)
+        (tmp_path / f"{stem}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        (tmp_path / f"{stem}-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 5) + bytes(5))
+    with pytest.raises(UserError, match=r"shape \(20, 20, 1\), mnist has uint8 of \(28, 28, 1\)"):
+        prepare.prepare("mnist", tmp_path / "data", tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_damaged_arrays_are_refused(tmp_path, damage):
     dataset.load("digits", tmp_path)

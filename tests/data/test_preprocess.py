@@ -83,6 +83,7 @@ def test_seeded_draws_validation_then_test_once():
     assert dataset.digests["test"] != original.digests["test"] and dataset.digests["train"] == original.digests["train"]
     x = dataset.splits["train"].x
     assert not np.array_equal(apply(prepare, x, train=True, step=0), apply(prepare, x, train=True, step=1))
+    assert set(np.unique(apply(prepare, x))) == {0.0, 1.0}  # evaluation on the training split too
     assert spec.support == "binary"
 
 
