@@ -1,0 +1,1 @@
+"""Feature extractors that ship with the project: three LeNets, so that numbers on their features compare anywhere."""
