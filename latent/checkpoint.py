@@ -117,10 +117,10 @@ class Checkpoints:
         if step not in self.steps():
             raise UserError(f"--step={step}: there is no such checkpoint. Allowed: latest, best, {self.steps()}.")
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+        _silence_abandoned_tasks()
         try:
             found = self._manager.restore(step, args=arguments)
         except Exception as error:  # Orbax and tensorstore raise a dozen kinds
-            _silence_abandoned_tasks()
             raise DamagedCheckpoint(f"checkpoint {step} cannot be read: {_first_words(error)}") from error
         if digest(found["state"]) != found["meta"]["digest"]:
             raise DamagedCheckpoint(f"checkpoint {step} is damaged: its arrays are not those that were saved")
@@ -172,13 +172,12 @@ def _first_words(error: Exception) -> str:
     return text if len(text) <= 200 else text[:200] + " ..."
 
 
+@functools.cache
 def _silence_abandoned_tasks() -> None:
-    """A failed restore leaves tasks whose complaints would bury the one line that matters."""
+    """A failed restore abandons reads that are under way; as each ends, it finds its event loop gone and complains,
+    from other threads and at any time later. That would bury the one line that matters, so this alone is dropped."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    previous = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            previous(unraisable)
-
-    sys.unraisablehook = hook
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
+    abandoned = lambda error: isinstance(error, RuntimeError) and "Event loop is closed" in str(error)  # noqa: E731
+    sys.unraisablehook = lambda found: None if abandoned(found.exc_value) else unraisable(found)
+    sys.excepthook = lambda kind, error, trace: None if abandoned(error) else uncaught(kind, error, trace)

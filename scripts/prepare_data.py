@@ -34,7 +34,7 @@ def main() -> None:
 
 def _list() -> None:
     for name, source in dataset.sources().items():
-        print(f"{name:<16} {source.card['title']}")
+        print(f"{name:<16} {source.card['title']}, version {source.version}")
         for key in ("source", "licence", "attribution", "splits"):
             print(f"{'':<16}   {key}: {source.card[key]}")
 

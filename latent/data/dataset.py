@@ -6,11 +6,13 @@ the data directory; beside them lie the same examples as one array a split, with
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +115,7 @@ def content_bucket(x: Shaped[np.ndarray, "N ..."], buckets: int) -> Int[np.ndarr
 def write(directory: Path, splits: Mapping[str, Split]) -> None:
     """Writes the arrays of a set and their digests; `directory` appears when everything is in it."""
     temporary = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of this number: containers repeat them
     temporary.mkdir(parents=True)
     for name, split in splits.items():
         for part, array in split._asdict().items():
@@ -122,15 +125,27 @@ def write(directory: Path, splits: Mapping[str, Split]) -> None:
     temporary.rename(directory)
 
 
-def _read(name: str, origin: Source, arrays: Path) -> Dataset:
+def read_digests(name: str, arrays: Path) -> dict[str, str]:
+    """The digests written with a set's arrays; UserError where they cannot be read."""
+    with _readable(name, arrays):
+        return json.loads((arrays / "digests.json").read_text())
+
+
+@contextlib.contextmanager
+def _readable(name: str, arrays: Path) -> Iterator[None]:
     try:
-        digests = json.loads((arrays / "digests.json").read_text())
-        splits = {
-            split: Split(*(np.load(arrays / f"{split}-{part}.npy") for part in Split._fields)) for split in digests
-        }
+        yield
     except (OSError, ValueError, EOFError) as error:
         message = f"data.name={name!r}: {arrays} cannot be read ({error}); delete that folder to prepare the set again."
         raise UserError(" ".join(message.split())) from error
+
+
+def _read(name: str, origin: Source, arrays: Path) -> Dataset:
+    digests = read_digests(name, arrays)
+    with _readable(name, arrays):
+        splits = {
+            split: Split(*(np.load(arrays / f"{split}-{part}.npy") for part in Split._fields)) for split in digests
+        }
     for split, expected in digests.items():
         found = split_digest(splits[split])
         if found != expected:
@@ -138,4 +153,4 @@ def _read(name: str, origin: Source, arrays: Path) -> Dataset:
                 f"data.name={name!r}: the {split} arrays in {arrays} are damaged (SHA-256 {found[:12]}, expected "
                 f"{expected[:12]}); delete that folder to prepare the set again."
             )
-    return Dataset(name, splits, origin.num_classes, dict(origin.card), digests)
+    return Dataset(name, splits, origin.num_classes, {**origin.card, "version": origin.version}, digests)

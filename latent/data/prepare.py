@@ -29,21 +29,47 @@ def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
     """
     origin = dataset.source(name)
     final = folder / name / origin.version
-    if raw is None and not origin.generated and not (final / dataset.ARRAYS).is_dir():
+    arrays = final / dataset.ARRAYS
+    prepared = (final / "dataset_info.json").is_file  # TFDS writes it last; the arrays can be made from its files anew
+    if raw is None and not origin.generated and not prepared():
         _require_network(name, origin)
-    splits = origin.read(raw) if raw is not None or origin.generated else None
+    splits = origin.read(raw) if raw is not None or (origin.generated and not prepared()) else None
     if splits is not None:
         _check(name, origin, splits)
     with _locked(folder, name):
-        if (final / dataset.ARRAYS).is_dir():
-            return final / dataset.ARRAYS  # another process has made it meanwhile
-        builder = _builder(name, origin, folder, splits)
+        if not arrays.is_dir():  # else another process has made it meanwhile
+            builder = _builder(name, origin, folder, splits)
+            if not prepared():
+                _run(name, builder)
+            dataset.write(arrays, {split: _arrays(builder, split) for split in ("train", "validation", "test")})
+    if raw is not None and splits is not None:
+        _require_same(name, arrays, raw, splits)
+    return arrays
+
+
+def _run(name: str, builder: Any) -> None:
+    """Lets TFDS prepare; what goes wrong on the way from a server is for the user, in one line."""
+    from tensorflow_datasets.core.download import download_manager, util
+
+    try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints two lines about itself
             builder.download_and_prepare()
-        dataset.write(
-            final / dataset.ARRAYS, {split: _arrays(builder, split) for split in ("train", "validation", "test")}
+    except (OSError, util.DownloadError, download_manager.NonMatchingChecksumError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"data.name={name!r} cannot be fetched or written ({reason}); {_remedy(name)}.") from error
+
+
+def _remedy(name: str) -> str:
+    return f"python -m scripts.prepare_data {name} --from=DIRECTORY reads files that you already have"
+
+
+def _require_same(name: str, arrays: Path, raw: Path, splits: dict[str, Split]) -> None:
+    """UserError where the set was prepared from other files earlier: the new ones must not be ignored silently."""
+    kept = dataset.read_digests(name, arrays)
+    if kept != {split: dataset.split_digest(found) for split, found in splits.items()}:
+        raise UserError(
+            f"--from={raw}: {name} is already prepared, from other data; delete {arrays.parent} to replace it."
         )
-    return final / dataset.ARRAYS
 
 
 def _check(name: str, origin: Source, splits: dict[str, Split]) -> None:
@@ -53,6 +79,12 @@ def _check(name: str, origin: Source, splits: dict[str, Split]) -> None:
                 f"--from: the {split} files hold {arrays.x.dtype} examples of shape {arrays.x.shape[1:]}, "
                 f"{name} has {np.dtype(origin.dtype)} of {origin.shape}."
             )
+        if not len(arrays.x):
+            raise UserError(f"--from: these files are too few for {name}: its {split} split would be empty.")
+        low, high = (-1, -1) if origin.num_classes == 0 else (0, origin.num_classes - 1)
+        wrong = arrays.label[(arrays.label < low) | (arrays.label > high)]
+        if len(wrong):
+            raise UserError(f"--from: label {wrong[0]} in the {split} files; {name} has {low} to {high}.")
 
 
 @contextlib.contextmanager
@@ -68,14 +100,14 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def _require_network(name: str, origin: Source) -> None:
-    remedy = f"python -m scripts.prepare_data {name} --from=DIRECTORY reads files that you already have"
     if not origin.urls:
-        raise UserError(f"data.name={name!r} is not prepared and cannot be fetched; {remedy}.")
+        raise UserError(f"data.name={name!r} is not prepared and cannot be fetched; {_remedy(name)}.")
     try:
         request = urllib.request.Request(origin.urls[0], method="HEAD")
         urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT).close()
     except OSError as error:
-        raise UserError(f"data.name={name!r} is not prepared and its server cannot be reached; {remedy}.") from error
+        message = f"data.name={name!r} is not prepared and its server cannot be reached"
+        raise UserError(f"{message}: connect to a network, or {_remedy(name)}.") from error
 
 
 def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] | None) -> Any:
@@ -101,6 +133,7 @@ def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] |
         if found is None:
             files = manager.download(list(origin.urls))
             found = origin.read([Path(file) for file in files])
+            _check(name, origin, found)
         return {split: self._generate_examples(arrays) for split, arrays in found.items()}
 
     def generate_examples(self: Any, split: Split) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Num, UInt8
+from jaxtyping import Array, Float, Key, Num, UInt8, UInt32
 
 from latent.data.dataset import Dataset, Split, split_digest
 from latent.errors import UserError, unknown_name
@@ -56,15 +56,15 @@ def build(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]
         if binarise in ("dynamic", "seeded"):  # what was drawn once is 0 or 255, and drawing it again changes nothing
             x = bernoulli(x, streams("data/binarise"))
         elif dequantise:
-            noise = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:]))(streams("data/dequantise"))
-            x = (x + noise) / 256.0
+            x = dequantised(x, streams("data/dequantise"))
         else:
             x = x.astype(jnp.float32) / 255.0
         return {**raw, "x": x}
 
     shape = (crop, crop, channels) if crop else (height, width, channels)
-    mean = _mean(dataset.splits["train"].x, crop) / 255.0
-    support = "unit" if binarise == "none" and not binary else "binary"
+    mean = _mean(dataset.splits["train"].x, crop)
+    mean = (mean + 0.5) / 256.0 if dequantise else mean / 255.0
+    support = "binary" if binarise != "none" or (binary and not dequantise) else "unit"
     return dataset, _spec(dataset, shape, mean, support), prepare
 
 
@@ -170,9 +170,17 @@ def bernoulli(x: UInt8[Array, "B ..."], keys: Key[Array, "B"]) -> Float[Array, "
 
     Each 32-bit word of the generator serves two pixels: on CPU the generator is what costs.
     """
-    size = int(np.prod(x.shape[1:]))
-    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(keys)
-    halves = jnp.concatenate([words & 0xFFFF, words >> 16], axis=1)[:, :size].reshape(x.shape)
     # 65536 / 255 of a pixel, rounded, without a table: 0 -> 0 (never), 255 -> 65536 (always).
     thresholds = 257 * x.astype(jnp.uint32) + (x >= 128)
-    return (halves < thresholds).astype(jnp.float32)
+    return (_sixteen_bits(keys, x.shape) < thresholds).astype(jnp.float32)
+
+
+def dequantised(x: UInt8[Array, "B ..."], keys: Key[Array, "B"]) -> Float[Array, "B ..."]:
+    """(pixel + u) / 256, in [0, 1): u uniform on a grid of 2^-16, exact in float32; a finer u can round up to 1."""
+    return (x.astype(jnp.uint32) * 65536 + _sixteen_bits(keys, x.shape)).astype(jnp.float32) / 2.0**24
+
+
+def _sixteen_bits(keys: Key[Array, "B"], shape: tuple[int, ...]) -> UInt32[Array, "B ..."]:
+    size = int(np.prod(shape[1:]))
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(keys)
+    return jnp.concatenate([words & 0xFFFF, words >> 16], axis=1)[:, :size].reshape(shape)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import gzip
 import http.server
+import io
+import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -225,6 +228,87 @@ def test_tfds_fetches_what_has_a_server(raw, tmp_path, monkeypatch):
         server.shutdown()
     for name, split in idx.read(raw).items():
         np.testing.assert_array_equal(found.splits[name].x, split.x)
+
+
+@pytest.mark.parametrize("fault", ["missing", "checksum"])
+def test_a_download_that_fails_names_the_remedy(tmp_path, monkeypatch, fault):
+    from tensorflow_datasets.core.download import download_manager, util
+
+    def fail(*_, **__):
+        raise {
+            "missing": util.DownloadError("HTTP code: 404"),
+            "checksum": download_manager.NonMatchingChecksumError("url", "path"),
+        }[fault]
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: io.BytesIO())
+    monkeypatch.setattr(download_manager.DownloadManager, "download", fail)
+    with pytest.raises(UserError, match=r"cannot be fetched.*prepare_data mnist --from=DIRECTORY"):
+        dataset.load("mnist", tmp_path)
+
+
+def test_tfds_knows_the_checksums_of_what_it_fetches():
+    """TFDS verifies an address it has a checksum for, and fetches any other unverified."""
+    from tensorflow_datasets.core.download import checksums
+
+    known = checksums.get_all_url_infos()
+    for source in dataset.sources().values():
+        assert set(source.urls) <= set(known)
+
+
+def test_deleted_arrays_come_back_without_raw_files_or_network(raw, tmp_path, monkeypatch):
+    """What the message about damaged arrays advises must work."""
+
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    arrays = prepare.prepare("mnist", tmp_path, raw)
+    before = dataset.load("mnist", tmp_path).digests
+    shutil.rmtree(arrays)
+    assert dataset.load("mnist", tmp_path).digests == before
+
+
+def test_other_files_for_a_prepared_set_are_not_ignored(raw, tmp_path):
+    prepare.prepare("mnist", tmp_path / "data", raw)
+    prepare.prepare("mnist", tmp_path / "data", raw)  # the same ones again: nothing to say
+    other = tmp_path / "other"
+    other.mkdir()
+    write_idx(other, train=120, test=20)
+    with pytest.raises(UserError, match=r"already prepared, from other data; delete .*1\.0\.0"):
+        prepare.prepare("mnist", tmp_path / "data", other)
+    assert len(dataset.load("mnist", tmp_path / "data").splits["test"].x) == 30
+
+
+def test_a_killed_process_leaves_nothing_in_the_way(tmp_path):
+    dataset.load("digits", tmp_path)
+    arrays = tmp_path / "digits" / "1.0.0" / "arrays"
+    shutil.rmtree(arrays)
+    leftover = arrays.with_name(f"arrays.{os.getpid()}.tmp")
+    leftover.mkdir()
+    (leftover / "train-x.npy").write_bytes(b"half")
+    dataset.load("digits", tmp_path)
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize(
+    ("train", "label", "words"), [(240, 200, "label 200 in the test files"), (2, 0, "split would be empty")]
+)
+def test_labels_and_sizes_are_checked(tmp_path, train, label, words):
+    write_idx(tmp_path, train=train)
+    path = tmp_path / "t10k-labels.idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + bytes([label]))
+    with pytest.raises(UserError, match=words):
+        prepare.prepare("mnist", tmp_path / "data", tmp_path)
+
+
+def test_two_processes_may_prepare_at_once_and_say_nothing(tmp_path):
+    program = f"from latent.data import dataset; print(dataset.load('digits', {str(tmp_path)!r}).digests['test'])"
+    calls = [
+        subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = [call.communicate(timeout=120) for call in calls]
+    assert said[0] == said[1] == (f"{dataset.load('digits', tmp_path).digests['test']}\n".encode(), b"")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -107,6 +107,24 @@ def test_dequantisation_is_uniform_within_the_level():
     assert spec.support == "unit"
 
 
+def test_dequantised_values_stay_below_one_and_have_the_mean_of_the_spec():
+    x = jnp.full((2000, 784), 255, jnp.uint8)
+    drawn = jax.jit(preprocess.dequantised)(x, jax.random.split(jax.random.key(0), 2000))
+    assert float(drawn.max()) < 1.0 and float(drawn.min()) >= 255 / 256
+    dataset, spec, prepare = build(images(size=4000, side=2), dequantise=True)
+    found = apply(prepare, dataset.splits["train"].x).mean(axis=0)
+    np.testing.assert_allclose(spec.mean, (dataset.splits["train"].x.mean(axis=0) + 0.5) / 256, rtol=1e-6)
+    np.testing.assert_allclose(found, spec.mean, atol=4.5 / 256 / np.sqrt(12 * 4000))
+
+
+def test_a_binary_set_that_is_dequantised_is_no_longer_binary():
+    binary = {
+        name: Split((255 * (split.x > 99)).astype(np.uint8), split.label) for name, split in images().splits.items()
+    }
+    assert build(named(binary), dequantise=True)[1].support == "unit"
+    assert build(named(binary))[1].support == "binary"
+
+
 def test_crops_are_windows_of_the_padded_image():
     dataset, spec, prepare = build(images(side=6), crop=4, crop_padding=1)
     x = dataset.splits["train"].x
