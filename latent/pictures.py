@@ -32,7 +32,7 @@ def grid(
 
 def magnification(spec: DataSpec) -> int:
     """How many screen pixels a pixel of small images takes, so that an 8x8 digit can be seen."""
-    return max(1, 48 // max(spec.shape[:2]))
+    return max(1, round(48 / max(spec.shape[:2])))
 
 
 def is_image(spec: DataSpec) -> bool:
