@@ -23,8 +23,7 @@ from latent import config, rng
 from latent.data.dataset import Split
 from latent.errors import UserError, unknown_name
 from latent.metrics import passport
-from latent.step import PrepareFn
-from latent.types import Batch, Context, Extra, Indices, Model, Params, State
+from latent.types import Batch, Context, Extra, Indices, Model, Params, PrepareFn, State
 
 DIRECTORY = "evaluation"
 PACKAGE = "latent.metrics"

@@ -11,7 +11,7 @@ import zlib
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from latent.types import Indices, Seed, StreamFn
 
@@ -58,3 +58,8 @@ def sample_keys(seed: Seed, numbers: Indices) -> Key[Array, "N"]:
 def fold_stream(streams: StreamFn, number: Int[Array, ""] | np.integer | int) -> StreamFn:
     """The same streams, independent for every `number` (chunks of importance samples, repeated draws)."""
     return lambda stream: jax.vmap(jax.random.fold_in, in_axes=(0, None))(streams(stream), number)
+
+
+def normal(keys: Key[Array, "B"], *shape: int) -> Float[Array, "B ..."]:
+    """Standard normal noise of `shape` for every key."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -19,9 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from latent import rng
 from latent.optim import Average, Optimizer, update_average
-from latent.types import Batch, Context, Extra, Loss, Model, Params, Player, Seed, State, StreamFn
+from latent.types import Batch, Context, Extra, Loss, Model, Params, Player, PrepareFn, Seed, State
 
-PrepareFn = Callable[[Batch, StreamFn, bool], Batch]
 StepFn = Callable[..., tuple[State, dict[str, Any]]]
 
 

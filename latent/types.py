@@ -36,6 +36,9 @@ Indices = Integer[Array | np.ndarray, "B"]
 StreamFn = Callable[[str], Key[Array, "B"]]
 """Name of a random stream -> one key per example, so that noise depends on the example and not on the device."""
 
+PrepareFn = Callable[[Batch, StreamFn, bool], Batch]
+"""(raw batch, random streams, training?) -> the batch as a model sees it: scaled, augmented, binarised."""
+
 Hparams = Mapping[str, Mapping[str, Any]]
 """Scalars by player: {"autoencoder": {"learning_rate": ..., "beta": ...}}."""
 

@@ -17,9 +17,8 @@ from jaxtyping import Array, Float, Key, Num, UInt8, UInt32
 
 from latent.data.dataset import Dataset, Split, split_digest
 from latent.errors import UserError, unknown_name
-from latent.types import Batch, DataSpec, StreamFn
+from latent.types import Batch, DataSpec, PrepareFn, StreamFn
 
-PrepareFn = Callable[[Batch, StreamFn, bool], Batch]
 BINARISE = ("none", "dynamic", "seeded", "static")
 
 

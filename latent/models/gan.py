@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from latent import config
+from latent import config, rng
 from latent.errors import UserError, unknown_name
 from latent.models import adversarial
-from latent.models.vae import normal_noise
 from latent.types import Batch, Context, DataSpec, Extra, Loss, Model, Params, Player
 
 CRITIC, GENERATOR = "critic", "generator"
@@ -51,7 +50,7 @@ class Nets(NamedTuple):
         self, params: Params, batch: Batch, context: Context
     ) -> tuple[Float[Array, "B ..."], Float[Array, "B"], Float[Array, "B"]]:
         """Fresh samples, and the scores of data and samples."""
-        fake = self.generate(params, normal_noise(context.keys("noise"), self.latent_dim))
+        fake = self.generate(params, rng.normal(context.keys("noise"), self.latent_dim))
         return fake, self.score(params, batch["x"]), self.score(params, fake)
 
 
@@ -120,7 +119,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     def sample(
         params: Params, extra: Extra, keys: Key[Array, "N"], condition: None = None, *, temperature: float = 1.0
     ) -> Float[Array, "N ..."]:
-        return nets.generate(params, temperature * normal_noise(keys, nets.latent_dim))
+        return nets.generate(params, temperature * rng.normal(keys, nets.latent_dim))
 
     def decode(params: Params, extra: Extra, z: Float[Array, "B d"]) -> Float[Array, "B ..."]:
         return nets.generate(params, z)

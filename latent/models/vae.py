@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from latent import config
+from latent import config, rng
 from latent.errors import UserError, unknown_name
 from latent.models import likelihoods
 from latent.types import Batch, Context, DataSpec, Extra, Latent, Loss, Model, Params, Player
@@ -39,11 +39,6 @@ def log_normal(z: Float[Array, "*any d"], mean: Any = 0.0, log_scale: Any = 0.0)
     """log N(z; mean, exp(log_scale)^2), summed over the last axis, nats."""
     standardised = (z - mean) * jnp.exp(-log_scale)
     return jnp.sum(-0.5 * standardised**2 - log_scale - 0.5 * math.log(2 * math.pi), axis=-1)
-
-
-def normal_noise(keys: Key[Array, "B"], *shape: int) -> Float[Array, "B ..."]:
-    """Standard normal noise of `shape` for every key."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
 class Nets(NamedTuple):
@@ -84,7 +79,7 @@ class Nets(NamedTuple):
     ) -> tuple[Posterior, Float[Array, "B K d"]]:
         """The posterior and K reparameterised draws from it."""
         posterior = self.posterior(params, x)
-        noise = normal_noise(keys, num_samples, self.latent_dim)
+        noise = rng.normal(keys, num_samples, self.latent_dim)
         return posterior, posterior.mean[:, None] + jnp.exp(posterior.log_scale)[:, None] * noise
 
     def log_weights(
@@ -201,7 +196,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         *,
         temperature: float = 1.0,
     ) -> Float[Array, "N ..."]:
-        return decode(params, extra, temperature * normal_noise(keys, latent_dim))
+        return decode(params, extra, temperature * rng.normal(keys, latent_dim))
 
     return Model(
         init=nets.init,
