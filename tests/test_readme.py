@@ -38,7 +38,7 @@ def test_both_scripts_are_there():
         assert script in README and (ROOT / script).stat().st_mode & 0o100
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", list(commands()))
 def test_every_command_names_real_flags_and_configs(line):
     words = shlex.split(line)[1:]
     assert words[0] == "-m"
