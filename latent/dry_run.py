@@ -37,7 +37,7 @@ def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
     lines = [json.dumps(settings, indent=2, sort_keys=True), ""]
     lines.append(f"parameters            {build.count_parameters(state):,}")
     for player in experiment.recipe.model.players:
-        own = sum(leaf.size for name in player.owns for leaf in jax.tree.leaves(state.params[name]))
+        own = sum(leaf.size for name in player.owns for leaf in jax.tree.leaves(state.params.get(name, {})))
         lines.append(f"  {player.name:<19} {own:,} (every {player.every})")
     lines.append(f"FLOPs a step          {cost.get('flops', float('nan')) / cycle:.4g} (on one device, whole batch)")
     if memory is not None:

@@ -20,13 +20,16 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, PyTree
 
 from latent import config, rng
+from latent.data import dataset
 from latent.data.dataset import Split
 from latent.errors import UserError, unknown_name
 from latent.metrics import passport
-from latent.types import Batch, Context, Extra, Indices, Model, Params, PrepareFn, State
+from latent.types import Batch, Context, DataSpec, Extra, Indices, Model, Params, PrepareFn, State
 
 DIRECTORY = "evaluation"
 PACKAGE = "latent.metrics"
+FACTORS = "factors"
+"""What a metric needs that the data must have and not the model: known factors of variation."""
 
 
 class EvaluationData:
@@ -85,30 +88,35 @@ class EvaluationData:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *joined) if repeat else joined[0]
 
     def has(self, need: str, state: State) -> bool:
-        """Whether the model has what a metric needs: a function ("encode"), or one of its terms ("terms.elbo")."""
+        """Whether there is what a metric needs: a function of the model ("encode"), one of its terms ("terms.elbo"),
+        something its encoder knows ("encode.log_scale"), or the split's factors of variation ("factors")."""
+        if need == FACTORS:
+            return self.split.factors is not None
         function, _, term = need.partition(".")
         if getattr(self.model, function) is None:
             return False
-        return not term or term in self._term_names(state)
+        return not term or term in self._output_names(_terms if function == "terms" else _encoder_info, state)
 
     def terms(self, state: State) -> dict[str, Float[np.ndarray, "N"]]:
         """The model's own terms for every example of the split."""
         return self.map(_terms, state)
 
-    def _term_names(self, state: State) -> set[str]:
-        call = self._compile(_terms, {})
+    def _output_names(self, function: Callable[..., PyTree], state: State) -> set[str]:
+        call = self._compile(function, {})
         raw = self._raw(np.zeros(1, np.int32), sharded=False)
         return set(jax.eval_shape(call, state, np.uint32(self.seed), raw))
 
-    def samples(self, state: State, count: int) -> np.ndarray:
-        """The model's first `count` samples of this seed, on the host; sample i does not depend on `count`."""
+    def samples(self, state: State, count: int, classes: int = 0) -> np.ndarray:
+        """The model's first `count` samples of this seed, on the host; sample i does not depend on `count`. With
+        `classes` sample i is one of class i modulo classes."""
         if "sample" not in self._compiled:
-            self._compiled["sample"] = jax.jit(lambda s, keys: self.model.sample(s.params, s.extra, keys, None))
+            self._compiled["sample"] = jax.jit(lambda s, keys, c: self.model.sample(s.params, s.extra, keys, c))
         batches = []
         for start in range(0, count, self._batch_size):
-            keys = rng.sample_keys(self.seed, np.arange(start, start + self._batch_size))
-            keys = jax.device_put(keys, self._sharding) if self._sharding is not None else keys
-            batches.append(np.asarray(self._compiled["sample"](state, keys)))
+            numbers = np.arange(start, start + self._batch_size)
+            given = (rng.sample_keys(self.seed, numbers), np.int32(numbers % classes) if classes else None)
+            given = jax.device_put(given, self._sharding) if self._sharding is not None else given
+            batches.append(np.asarray(self._compiled["sample"](state, *given)))
         return np.concatenate(batches)[:count]
 
     def batch(self, count: int) -> Batch:
@@ -118,7 +126,7 @@ class EvaluationData:
         return jax.jit(lambda r: self._prepare(r, streams, False))(raw)
 
     def _raw(self, index: Indices, sharded: bool = True) -> Batch:
-        raw = {"x": self.split.x[index], "label": self.split.label[index], "index": index, "position": index}
+        raw = {part: array[index] for part, array in self.split.arrays().items()} | {"index": index, "position": index}
         return jax.device_put(raw, self._sharding) if self._sharding is not None and sharded else raw
 
     def _compile(self, function: Callable[..., PyTree], static: Mapping[str, Any]) -> Callable[..., PyTree]:
@@ -140,6 +148,10 @@ def _terms(model: Model, params: Params, extra: Extra, batch: Batch, context: Co
     return model.terms(params, extra, batch, context)
 
 
+def _encoder_info(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> dict[str, Any]:
+    return model.encode(params, extra, batch["x"], context.keys("posterior")).info
+
+
 def view(state: State, average: str) -> State:
     """The state with the weights of an average in place of the raw ones; "" gives the raw ones."""
     if not average:
@@ -158,6 +170,17 @@ def result_names(names: Sequence[str], options: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def require_factors(names: Sequence[str], key: str, spec: DataSpec) -> None:
+    """Raises UserError naming the first metric that needs factors of variation where the data set has none."""
+    for name in names:
+        if not spec.factors and FACTORS in config.select(PACKAGE, name, "needs", "metric"):
+            having = ", ".join(known for known, source in dataset.sources().items() if source.factors)
+            raise UserError(
+                f"{key}: {name} needs known factors of variation, and data.name={spec.name!r} has none. "
+                f"Sets that have them: {having}."
+            )
+
+
 def _options(name: str, options: Mapping[str, Any]) -> config.Section:
     return config.Section(options.get(name, {}), f"eval.options.{name}.")
 
@@ -168,6 +191,9 @@ def run(names: Sequence[str], state: State, data: EvaluationData, options: Mappi
     for name in names:
         module = importlib.import_module(f"{PACKAGE}.{name}")
         missing = [need for need in sorted(module.needs) if not data.has(need, state)]
+        if FACTORS in missing:
+            results.append(passport.undefined(name, f"{data.protocol['data']} has no known factors of variation"))
+            continue
         if missing:
             results.append(passport.undefined(name, f"this family has no {', '.join(missing)}"))
             continue

@@ -45,7 +45,7 @@ def test_unknown_files_and_variants_are_refused(path, words):
         ({"model.net.activation": "tahn"}, ["model.net.activation='tahn'", "'tanh'"]),
         ({"model.likelihood": "bernouli"}, ["model.likelihood", "'bernoulli'"]),
         ({"model.objective": "elbow"}, ["model.objective", "'elbo'"]),
-        ({"model.regulariser": "free"}, ["model.regulariser", "'free_bits'"]),
+        ({"model.rate": "free"}, ["model.rate", "'free_bits'"]),
         ({"optimizer.autoencoder.name": "adamm"}, ["optimizer.autoencoder.name", "'adam'"]),
         ({"eval.metrics": ("elbow",)}, ["metric='elbow'", "'elbo'"]),
         ({"eval.average": "0.9"}, ["eval.average='0.9'", "0.999"]),
@@ -65,7 +65,7 @@ def test_impossible_values_are_refused_before_anything_runs(overrides, words):
     ("overrides", "ignored"),
     [
         ({"model.net.channels": (8,)}, "model.net.channels"),  # the net is an MLP
-        ({"model.capacity_steps": 10}, "model.capacity_steps"),  # the regulariser is the KL
+        ({"model.capacity_steps": 10}, "model.capacity_steps"),  # the rate is the KL
         ({"hparams.autoencoder.capacity": 10.0}, "hparams.autoencoder.capacity"),
         ({"hparams.autoencoder.free_bits": 0.5}, "hparams.autoencoder.free_bits"),
         ({"model.objective": "iwae", "hparams.autoencoder.beta": 4.0}, "hparams.autoencoder.beta"),
@@ -91,7 +91,7 @@ def test_overrides_that_are_read_pass():
     }
     built = build.build(tiny(**overrides), overrides)
     assert built.hparams["autoencoder"]["beta"] == 4.0
-    free = {"model.regulariser": "free_bits", "hparams.autoencoder.free_bits": 0.5}
+    free = {"model.rate": "free_bits", "hparams.autoencoder.free_bits": 0.5}
     assert build.build(tiny(**free), free).hparams["autoencoder"]["free_bits"] == 0.5
 
 

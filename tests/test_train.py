@@ -89,7 +89,7 @@ def test_stopping_and_going_on_is_exact(tmp_path, optimizer):
         "optimizer.autoencoder.name": optimizer,
         "optimizer.autoencoder.schedule.horizon": 8,
         "ema.relative_widths": (0.1,),
-        "model.regulariser": "free_bits",
+        "model.rate": "free_bits",
     }
     assert train(settings(**base, **{"train.steps": 8}), tmp_path / "whole") == 0
     assert train(settings(**base, **{"train.steps": 4}), tmp_path / "parts") == 0
@@ -220,7 +220,7 @@ def test_two_processes_cannot_train_in_one_place(tmp_path):
 def test_dispatch_size_and_devices_do_not_change_the_run(tmp_path):
     """Laws 2 and 3 through the whole loop: one device at one step a dispatch, eight devices at four."""
     base = {"train.steps": 8, "log.every": 4, "checkpoint.every": 4, "eval.every": 4}
-    base |= {"model.regulariser": "free_bits", "optimizer.autoencoder.name": "sgd"}
+    base |= {"model.rate": "free_bits", "optimizer.autoencoder.name": "sgd"}
     train(settings(**base, **{"train.steps_per_dispatch": 1, "parallel.devices": 1}), tmp_path / "one")
     train(settings(**base, **{"train.steps_per_dispatch": 4, "parallel.devices": 8}), tmp_path / "eight")
     one, eight = latent.load(tmp_path / "one"), latent.load(tmp_path / "eight")

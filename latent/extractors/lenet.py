@@ -27,13 +27,15 @@ FOLDER = Path(__file__).parent
 class Extractor(NamedTuple):
     """A named, frozen feature extractor.
 
-    features(x [B, H, W, C] in [0, 1]) -> {"features": [B, d], "logits": [B, classes]}; `sha256` is of the weights;
-    `card` holds the training command, the data's hash and the test accuracy.
+    features(x [B, H, W, C] in [0, 1]) -> {"features": [B, d], "logits": [B, classes]}; maps(x) -> the feature maps
+    [B, h, w, c] in order; `sha256` is of the weights; `card` holds the training command, the data's hash and the test
+    accuracy.
     """
 
     name: str
     sha256: str
     features: Callable[[Float[Array, "B H W C"]], dict[str, Float[Array, "B _"]]]
+    maps: Callable[[Float[Array, "B H W C"]], list[Float[Array, "B h w c"]]]
     card: dict[str, Any]
 
 
@@ -60,7 +62,13 @@ def load(name: str) -> Extractor:
         latent = model.encode(params, {}, x, jax.random.split(jax.random.key(0), x.shape[0]))  # draws nothing
         return {"features": latent.mean, "logits": latent.info["logits"]}
 
-    return Extractor(name, found, features, card)
+    net = card["model"]["net"]
+    trunk = config.select("latent.nets", net["name"], "trunk", "model.net.name")(config.Section(net), shape)
+
+    def maps(x: Float[Array, "B H W C"]) -> list[Float[Array, "B h w c"]]:
+        return [layer for layer in trunk.apply({"params": params["trunk"]}, x).values() if layer.ndim == 4]
+
+    return Extractor(name, found, features, maps, card)
 
 
 def write(path: Path, params: dict[str, Any], card: dict[str, Any]) -> str:

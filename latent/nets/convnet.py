@@ -91,11 +91,16 @@ def decoder(section: Any, shape: tuple[int, ...], output_bias: np.ndarray) -> nn
     return Decoder(channels, hidden, function, shape, constant(output_bias))
 
 
-def critic(section: Any, shape: tuple[int, ...]) -> nn.Module:
-    """Builds a critic: {"score": [B, 1]}."""
-    return encoder(section, shape, (("score", 1),))
+def critic(section: Any, shape: tuple[int, ...], heads: tuple[tuple[str, int], ...] = (("score", 1),)) -> nn.Module:
+    """Builds a critic: one linear output [B, d] per name in `heads`."""
+    return encoder(section, shape, heads)
 
 
 def generator(section: Any, shape: tuple[int, ...]) -> nn.Module:
     """Builds a generator z [B, d] -> [B, H, W, C]."""
     return decoder(section, shape, np.zeros(shape, np.float32))
+
+
+def latent_shape(section: Any, shape: tuple[int, ...], latent_dim: int) -> tuple[int, ...]:
+    """The shape of one latent: a vector."""
+    return (latent_dim,)

@@ -31,6 +31,14 @@ def widths(section: Any, key: str) -> tuple[int, ...]:
     return found
 
 
+def count(section: Any, key: str) -> int:
+    """The positive integer that `model.net.<key>` holds."""
+    found = section[key]
+    if not isinstance(found, int) or found < 1:
+        raise UserError(f"model.net.{key}={found} must be a positive integer.")
+    return found
+
+
 def constant(values: np.ndarray) -> Callable[..., Array]:
     """An initialiser that gives these values, in whatever shape is asked for."""
     return lambda key, shape, dtype=jnp.float32: jnp.asarray(values, dtype).reshape(shape)
@@ -83,9 +91,9 @@ def decoder(section: Any, shape: tuple[int, ...], output_bias: np.ndarray) -> nn
     return Decoder(hidden, activation(section.activation, "model.net.activation"), shape, constant(output_bias))
 
 
-def critic(section: Any, shape: tuple[int, ...]) -> nn.Module:
-    """Builds a critic: {"score": [B, 1]}."""
-    return Encoder(widths(section, "hidden"), activation(section.activation, "model.net.activation"), (("score", 1),))
+def critic(section: Any, shape: tuple[int, ...], heads: tuple[tuple[str, int], ...] = (("score", 1),)) -> nn.Module:
+    """Builds a critic: one linear output [B, d] per name in `heads`."""
+    return encoder(section, shape, heads)
 
 
 def generator(section: Any, shape: tuple[int, ...]) -> nn.Module:
@@ -93,3 +101,8 @@ def generator(section: Any, shape: tuple[int, ...]) -> nn.Module:
     hidden = widths(section, "hidden")[::-1]
     function = activation(section.activation, "model.net.activation")
     return Decoder(hidden, function, shape, nn.initializers.zeros_init())
+
+
+def latent_shape(section: Any, shape: tuple[int, ...], latent_dim: int) -> tuple[int, ...]:
+    """The shape of one latent: a vector."""
+    return (latent_dim,)

@@ -15,7 +15,11 @@ from ml_collections import ConfigDict
 from sklearn.decomposition import PCA
 
 from latent import config, rng
-from latent.models import likelihoods, vae
+from latent.autoencoding import autoencoder, gaussian, likelihoods
+from latent.autoencoding.bottlenecks.gaussian import bottleneck
+from latent.autoencoding.contract import Code
+from latent.autoencoding.priors.standard_normal import prior
+from latent.models import vae
 from latent.nets import mlp
 from latent.types import Context, DataSpec
 from tests import harness
@@ -35,7 +39,7 @@ def spec(shape, support="real", mean=0.0):
 
 def context(count, seed=0, step=0, **hparams):
     same = lambda tree: tree  # noqa: E731
-    values = {"beta": 1.0, "free_bits": 0.1, "capacity": 25.0} | hparams
+    values = {"reconstruction": 1.0, "beta": 1.0, "free_bits": 0.1, "capacity": 25.0} | hparams
     values = {name: jnp.float32(value) for name, value in values.items()}
     streams = rng.evaluation_stream(seed, np.arange(count))
     return Context(streams, jnp.int32(step), {"autoencoder": values}, True, same, same)
@@ -59,24 +63,36 @@ def linear_gaussian():
     net = section(**{"net.hidden": ()}).net
     likelihood = likelihoods.make(chosen, spec((10,)))
     decoder = mlp.decoder(net, (10,), np.zeros(10))
-    nets = vae.Nets(Fixed(ref["q_mu"], ref["q_logvar"] / 2), decoder, likelihood, latent_dim)
+    shape = (latent_dim,)
+    between = bottleneck(None, shape), prior(None, shape, None, None)
+    nets = autoencoder.Autoencoder(Fixed(ref["q_mu"], ref["q_logvar"] / 2), decoder, *between, likelihood, shape)
     params = {"encoder": {}, "decoder": {"net": {"output": {"kernel": ref["W"].T, "bias": ref["b"]}}}}
     return nets, params, ref
 
 
+def log_weights_of(nets, params, x, seed, k):
+    code = nets.encode(params, {}, x, context(len(x), seed).keys("posterior"), k)
+    return nets.weigh(params, x, code).T
+
+
 def test_importance_weights_equal_the_reference():
     nets, params, ref = linear_gaussian()
-    posterior = nets.posterior(params, ref["x"])
     noise = jnp.float32(REFERENCE["iwae__noise"])
-    z = posterior.mean[:, None] + np.exp(posterior.log_scale)[:, None] * noise
-    found = jax.jit(nets.weigh)(params, ref["x"], posterior, z)
+    mean, log_scale = ref["q_mu"], ref["q_logvar"] / 2
+    code = Code(mean, mean[:, None] + np.exp(log_scale)[:, None] * noise, log_scale, {}, {})
+    found = jax.jit(lambda: nets.weigh(params, ref["x"], code))()
     np.testing.assert_allclose(found, REFERENCE["iwae__log_w"], rtol=1e-4, atol=1e-3)
 
 
 def test_elbo_equals_its_closed_form():
     """Averaged over 200 x 50 draws, within four standard errors of the exact value; the KL exactly."""
     nets, params, ref = linear_gaussian()
-    run = jax.jit(lambda seed: nets.elbo_terms(params, {"x": ref["x"]}, context(16, seed), 50)[1])
+
+    @jax.jit
+    def run(seed):
+        code = nets.encode(params, {}, ref["x"], context(16, seed).keys("posterior"), 50)
+        return nets.terms(params, ref["x"], code)[0]
+
     draws = [run(np.uint32(seed)) for seed in range(200)]
     np.testing.assert_allclose(draws[0]["kl"], ref["kl_q"], rtol=1e-5)
     values = np.array([draw["elbo"] for draw in draws])
@@ -92,7 +108,7 @@ def test_bounds_rise_with_k_towards_the_exact_likelihood():
     nets = nets._replace(encoder=Fixed(ref["posterior_mean"], log_scale))
     means = []
     for k in (1, 5, 50, 2000):
-        log_weights = jax.jit(lambda seed, k=k: nets.log_weights(params, {}, {"x": ref["x"]}, context(16, seed), k))
+        log_weights = jax.jit(lambda seed, k=k: log_weights_of(nets, params, ref["x"], seed, k))
         bounds = [jax.nn.logsumexp(log_weights(np.uint32(s)), axis=0) - np.log(k) for s in range(max(4, 400 // k))]
         means.append(float(np.mean(bounds)))
     assert means[0] < means[1] < means[2] < means[3]
@@ -110,15 +126,15 @@ def test_every_weight_of_the_true_posterior_is_the_exact_likelihood():
     log_scale = np.broadcast_to(-0.5 * np.log(precision), mean.shape)
     nets = nets._replace(encoder=Fixed(jnp.float32(mean), jnp.float32(log_scale)))
     params["decoder"]["net"]["output"]["kernel"] = np.float32(orthogonal.T)
-    found = jax.jit(lambda: nets.log_weights(params, {}, {"x": ref["x"]}, context(16), 7))()
+    found = jax.jit(lambda: log_weights_of(nets, params, ref["x"], 0, 7))()
     covariance = orthogonal @ orthogonal.T + noise * np.eye(10)
     exact = scipy.stats.multivariate_normal(ref["b"], covariance).logpdf(ref["x"])
     np.testing.assert_allclose(found, np.broadcast_to(exact, (7, 16)), atol=2e-4)
 
 
 def test_gaussian_kl_equals_the_reference():
-    posterior = vae.Posterior(jnp.float32(REFERENCE["kl__mu1"]), jnp.float32(REFERENCE["kl__logvar1"] / 2))
-    found = jnp.sum(vae.gaussian_kl(posterior), axis=1)
+    mean, log_scale = jnp.float32(REFERENCE["kl__mu1"]), jnp.float32(REFERENCE["kl__logvar1"] / 2)
+    found = jnp.sum(gaussian.kl_to_standard(mean, log_scale), axis=1)
     np.testing.assert_allclose(found, REFERENCE["kl__to_std_normal"], rtol=1e-5)
 
 
@@ -152,17 +168,17 @@ def losses(changes, hparams, step=0, params_scale=1.0):
     return float(found.objective), np.asarray(latent.info["kl"]), float(found.terms["reconstruction"].mean())
 
 
-def test_regularisers_follow_their_formulas():
+def test_rates_follow_their_formulas():
     loss, kl, reconstruction = losses({}, {"beta": 4.0})
     assert loss == pytest.approx(reconstruction + 4.0 * kl.sum(axis=1).mean(), rel=1e-5)
     loss, kl, reconstruction = losses({"kl_warmup_steps": 10}, {"beta": 4.0}, step=5)
     assert loss == pytest.approx(reconstruction + 0.5 * 4.0 * kl.sum(axis=1).mean(), rel=1e-5)
     floor = float(np.median(kl.mean(axis=0)))
-    loss, kl, reconstruction = losses({"regulariser": "free_bits"}, {"free_bits": floor})
+    loss, kl, reconstruction = losses({"rate": "free_bits"}, {"free_bits": floor})
     assert loss == pytest.approx(reconstruction + np.maximum(kl.mean(axis=0), floor).sum(), rel=1e-5)
     assert loss > reconstruction + kl.sum(axis=1).mean() + 1e-4
     loss, kl, reconstruction = losses(
-        {"regulariser": "capacity", "capacity_steps": 100}, {"beta": 7.0, "capacity": 20.0}, step=50
+        {"rate": "capacity", "capacity_steps": 100}, {"beta": 7.0, "capacity": 20.0}, step=50
     )
     assert loss == pytest.approx(reconstruction + 7.0 * abs(kl.sum(axis=1).mean() - 10.0), rel=1e-5)
 
@@ -181,8 +197,8 @@ def test_the_iwae_loss_is_the_bound_of_its_own_weights():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"regulariser": "free_bits"},
-        {"regulariser": "capacity", "capacity_steps": 4},
+        {"rate": "free_bits"},
+        {"rate": "capacity", "capacity_steps": 4},
         {"kl_warmup_steps": 4},
         {"objective": "iwae", "num_samples": 3},
     ],
@@ -192,7 +208,7 @@ def test_devices_agree(changes):
     """Law 2 on the real family: free bits and capacity couple the examples of the global batch."""
     chosen = section(**{"latent_dim": 3, "net.hidden": (5,), "likelihood": "gaussian_learned", **changes})
     model = vae.build(chosen, spec((6,)))
-    hparams = {"beta": 2.0, "free_bits": 0.3, "capacity": 5.0}
+    hparams = {"reconstruction": 1.0, "beta": 2.0, "free_bits": 0.3, "capacity": 5.0}
     model = model._replace(players=tuple(p._replace(loss=with_hparams(p.loss, hparams)) for p in model.players))
     one, first = harness.train(model, 5, devices=1, rate=0.01)
     eight, second = harness.train(model, 5, devices=8, rate=0.01)
@@ -243,7 +259,11 @@ def test_training_finds_the_optimum():
     ).astype(np.float32)
     chosen = section(**{"latent_dim": 2, "net.hidden": (), "likelihood": "gaussian_learned", "observation_scale": 1.0})
     model = vae.build(chosen, DataSpec("toy", (5,), 0, len(x), x.mean(axis=0), "real"))
-    model = model._replace(players=tuple(p._replace(loss=with_hparams(p.loss, {"beta": 1.0})) for p in model.players))
+    model = model._replace(
+        players=tuple(
+            p._replace(loss=with_hparams(p.loss, {"reconstruction": 1.0, "beta": 1.0})) for p in model.players
+        )
+    )
     schedule = lambda step: jnp.minimum(1.0, 4.0 * (1 - step / 4000))  # noqa: E731
     state, _ = harness.train(
         model, 4000, count=500, rolled=True, batch_size=100, x=x, rate=0.02, transform=optax.scale_by_adam(),

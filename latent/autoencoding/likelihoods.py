@@ -41,9 +41,17 @@ def _gaussian(output: Array, x: Array, log_scale: Any) -> Float[Array, "B"]:
     return _sum(-0.5 * standardised**2 - log_scale - 0.5 * math.log(2 * math.pi))
 
 
+def _laplace(output: Array, x: Array, log_scale: Any) -> Float[Array, "B"]:
+    return _sum(-jnp.abs(x - output) * jnp.exp(-log_scale) - log_scale - math.log(2))
+
+
+SCALED = {"gaussian": _gaussian, "laplace": _laplace}
+"""Densities with a scale: squared error and absolute error, normalised."""
+
+
 def make(section: Any, spec: DataSpec) -> Likelihood:
-    """Builds `model.likelihood`: "bernoulli" (x in [0, 1]), "gaussian" (fixed `model.observation_scale`) or
-    "gaussian_learned" (one scale, trained; `model.observation_scale` is where it starts)."""
+    """Builds `model.likelihood`: "bernoulli" (x in [0, 1]), "gaussian" or "laplace" (fixed
+    `model.observation_scale`), or these with "_learned" (one scale, trained; `observation_scale` is its start)."""
     name = section.likelihood
     if name == "bernoulli":
         if spec.support == "real":
@@ -52,12 +60,14 @@ def make(section: Any, spec: DataSpec) -> Likelihood:
             )
         mean = np.clip(spec.mean, 0.001, 0.999)  # as in Burda et al. 2016
         return Likelihood(_bernoulli, jax.nn.sigmoid, np.log(mean / (1 - mean)), None)
-    if name in ("gaussian", "gaussian_learned"):
+    family, _, learned = name.partition("_")
+    if family in SCALED and learned in ("", "learned"):
         if section.observation_scale <= 0:
             raise UserError(f"model.observation_scale={section.observation_scale} must be positive.")
-        log_scale = math.log(section.observation_scale)
-        if name == "gaussian_learned":
-            return Likelihood(_gaussian, lambda output: output, spec.mean, log_scale)
-        fixed = lambda output, x, _: _gaussian(output, x, log_scale)  # noqa: E731
+        log_scale, density = math.log(section.observation_scale), SCALED[family]
+        if learned:
+            return Likelihood(density, lambda output: output, spec.mean, log_scale)
+        fixed = lambda output, x, _: density(output, x, log_scale)  # noqa: E731
         return Likelihood(fixed, lambda output: output, spec.mean, None)
-    raise unknown_name("model.likelihood", name, ("bernoulli", "gaussian", "gaussian_learned"))
+    allowed = ["bernoulli", *SCALED, *(f"{family}_learned" for family in SCALED)]
+    raise unknown_name("model.likelihood", name, allowed)

@@ -1,0 +1,1 @@
+"""What lies between encoder and decoder; a bottleneck is a module with `bottleneck(section, latent_shape)`."""

@@ -1,0 +1,1 @@
+"""Densities p(z); a prior is a module with `prior(section, latent_shape, spec, posterior)`."""

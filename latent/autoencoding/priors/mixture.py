@@ -1,0 +1,72 @@
+"""p(z) = sum_c pi_c N(z; mean_c, exp(log_scale_c)^2), trained with the autoencoder.
+
+With a Gaussian posterior the bound is that of VaDE (Jiang et al. 2017, arXiv 1611.05148) and GMVAE (Dilokthanakul et
+al. 2016, arXiv 1611.02648) with the component integrated out: q(c | x) = p(c | z), the best there is. The
+responsibilities p(c | z) are the cluster assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from latent import rng
+from latent.autoencoding.contract import Prior, flat
+from latent.autoencoding.gaussian import log_normal
+from latent.errors import UserError
+from latent.types import Params
+
+COMPONENT = "prior"
+SPREAD = 1.0
+"""Standard deviation of the initial means: components must start apart, or they stay one."""
+
+Components = Callable[[Params], tuple[Float[Array, "C"], Float[Array, "C ..."], Float[Array, "C ..."]]]
+"""params -> log weights (normalised), means and log scales of Gaussian components."""
+
+
+def count(section: Any) -> int:
+    """`model.prior_components`, checked."""
+    if section.prior_components < 1:
+        raise UserError(f"model.prior_components={section.prior_components} must be at least 1.")
+    return section.prior_components
+
+
+def of_components(components: Components, init: Callable[[Key[Array, ""]], Params]) -> Prior:
+    """The prior that Gaussian components make."""
+
+    def joint(params: Params, z: Float[Array, "B K ..."]) -> Float[Array, "B K C"]:
+        log_weights, mean, log_scale = components(params)
+        return log_weights + jnp.sum(flat(log_normal(z[:, :, None], mean, log_scale), 3), axis=-1)
+
+    def sample(params: Params, keys: Key[Array, "N"], temperature: float = 1.0) -> Float[Array, "N ..."]:
+        log_weights, mean, log_scale = components(params)
+        chosen = jax.vmap(lambda key: jax.random.categorical(jax.random.fold_in(key, 1), log_weights))(keys)
+        noise = temperature * rng.normal(keys, *mean.shape[1:])
+        return mean[chosen] + jnp.exp(log_scale[chosen]) * noise
+
+    return Prior(
+        log_prob=lambda params, z: jax.nn.logsumexp(joint(params, z), axis=-1),
+        sample=sample,
+        init=init,
+        responsibilities=lambda params, z: jax.nn.softmax(joint(params, z[:, None])[:, 0]),
+    )
+
+
+def prior(section: Any, latent_shape: tuple[int, ...], spec: Any, posterior: Any) -> Prior:
+    """Reads `model.prior_components`."""
+    number = count(section)
+
+    def init(key: Key[Array, ""]) -> Params:
+        mean = SPREAD * jax.random.normal(key, (number, *latent_shape))
+        mixture = {"logits": jnp.zeros(number), "mean": mean, "log_scale": jnp.zeros((number, *latent_shape))}
+        return {COMPONENT: mixture}
+
+    def components(params: Params) -> tuple[Array, Array, Array]:
+        own = params[COMPONENT]
+        return jax.nn.log_softmax(own["logits"]), own["mean"], own["log_scale"]
+
+    return of_components(components, init)
