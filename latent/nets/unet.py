@@ -1,0 +1,102 @@
+"""The U-shaped denoiser of grids [h, w, c] (Ho et al. 2020, appendix B) with adaptive group normalisation (Dhariwal &
+Nichol 2021, section 3).
+
+The keys it reads, with sensible values for 8x8x4 latents; in brackets those of DDPM on 32x32x3 images:
+
+    channels           (64, 128)  one width a level; between two levels the grid is halved [(128, 256, 256, 256)]
+    num_blocks         2          residual blocks a level on the way down, one more on the way up [2]
+    attention_levels   (1,)       levels whose blocks are followed by attention, 0 being the full resolution [(1,)]
+    heads              1          of each attention; divides the width there [1]
+    self_conditioning  False      take the previous estimate as further channels
+
+Between the way down and the way up there is always one attention. Sides need not be even: 7 -> 4 -> 2 -> 4 -> 7.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from latent.errors import UserError
+from latent.nets.attention import GridAttention, check_heads
+from latent.nets.conv import Conv
+from latent.nets.embeddings import Conditioning, with_previous
+from latent.nets.mlp import count, widths
+from latent.nets.residual import Downsample, GroupNorm, ResidualBlock, Upsample
+
+EXPANSION = 4
+"""Width of the conditioning vector, relative to the first level's."""
+
+
+class UNet(nn.Module):
+    """x [B, h, w, c], t [B] in [0, 1], label [B] or None, previous estimate like x or None -> [B, h, w, outputs * c].
+
+    Initially 0.
+    """
+
+    channels: tuple[int, ...]
+    num_blocks: int
+    attention_levels: tuple[int, ...]
+    heads: int
+    num_classes: int
+    outputs: int
+    self_conditioning: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B h w c"],
+        t: Float[Array, "B"],
+        label: Int[Array, "B"] | None = None,
+        previous: Float[Array, "B h w c"] | None = None,
+    ) -> Float[Array, "B h w _"]:
+        first, levels = self.channels[0], len(self.channels)
+        condition = nn.silu(Conditioning(EXPANSION * first, first, self.num_classes)(t, label))
+
+        def block(y: Array, level: int) -> Array:
+            y = ResidualBlock(self.channels[level])(y, condition)
+            return GridAttention(self.heads)(y) if level in self.attention_levels else y
+
+        y = Conv(first, (3, 3), name="input")(with_previous(x, previous, self.self_conditioning))
+        skips = [y]
+        for level in range(levels):
+            if level:
+                y = Downsample()(y)
+                skips.append(y)
+            for _ in range(self.num_blocks):
+                y = block(y, level)
+                skips.append(y)
+        y = ResidualBlock(self.channels[-1])(y, condition)
+        y = ResidualBlock(self.channels[-1])(GridAttention(self.heads)(y), condition)
+        for level in reversed(range(levels)):
+            for _ in range(self.num_blocks + 1):
+                y = block(jnp.concatenate([y, skips.pop()], axis=-1), level)
+            if level:
+                y = Upsample(skips[-1].shape[1:3])(y)
+        zeros = nn.initializers.zeros_init()
+        return Conv(self.outputs * x.shape[-1], (3, 3), kernel_init=zeros, name="output")(nn.silu(GroupNorm()(y)))
+
+
+def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1) -> nn.Module:
+    """Builds the denoiser for grids of `shape` [h, w, c].
+
+    Raises `UserError` for other shapes, more halvings than the grid allows, levels that do not exist, and heads that
+    do not divide the widths.
+    """
+    channels, attention_levels = widths(section, "channels"), tuple(section.attention_levels)
+    if len(shape) != 3:
+        raise UserError(f"model.net.name='unet' needs grids [h, w, c], not {shape}: choose residual_mlp for vectors.")
+    if not channels or min(shape[:2]) <= 2 ** (len(channels) - 2):
+        raise UserError(
+            f"model.net.channels={channels}: {len(channels)} levels do not fit grids of {shape[0]}x{shape[1]}; "
+            "it needs at least one, and none may halve a single pixel."
+        )
+    if any(level not in range(len(channels)) for level in attention_levels):
+        raise UserError(f"model.net.attention_levels={attention_levels} must lie in 0 .. {len(channels) - 1}.")
+    heads = count(section, "heads")
+    check_heads(heads, (*(channels[level] for level in attention_levels), channels[-1]))
+    num_blocks = count(section, "num_blocks")
+    return UNet(channels, num_blocks, attention_levels, heads, num_classes, outputs, section.self_conditioning)

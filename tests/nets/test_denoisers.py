@@ -1,0 +1,142 @@
+"""What every denoiser promises, whatever it is made of: each module of latent.nets with the symbol is held to it."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latent import config
+from latent.nets.embeddings import grid_positions
+from tests.nets.awake import awake, draw, initialise
+
+CLASSES = 3
+SECTIONS = {
+    "residual_mlp": {"width": 16, "depth": 2},
+    "unet": {"channels": (8, 12), "num_blocks": 1, "attention_levels": (1,), "heads": 2},
+    "dit": {"patch": 1, "width": 16, "depth": 2, "heads": 2, "qk_norm": True, "remat": False},
+}
+SHAPES = {"residual_mlp": [(6,)], "unet": [(5, 4, 2)], "dit": [(4, 4, 2), (6,)]}
+CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
+each = pytest.mark.parametrize(("name", "shape"), CASES)
+
+
+def build(name, shape, num_classes=CLASSES, outputs=1, self_conditioning=True):
+    section = config.Section(SECTIONS[name] | {"name": name, "self_conditioning": self_conditioning})
+    make = config.select("latent.nets", name, "denoiser", "model.net.name")
+    return make(section, shape, num_classes, outputs)
+
+
+def inputs(shape, count=4):
+    x, t = draw(count, *shape), jnp.linspace(0.0, 1.0, count)
+    return x, t, jnp.arange(count) % CLASSES, draw(count, *shape, seed=1)
+
+
+def trained(net, shape):
+    """Parameters off their zeros, and the compiled net."""
+    params = awake(initialise(net, *inputs(shape)))
+    return params, jax.jit(lambda *given: net.apply({"params": params}, *given))
+
+
+def test_every_denoiser_is_held_to_this_protocol():
+    modules = [name for name in config.names("latent.nets")]
+    found = [name for name in modules if hasattr(importlib.import_module(f"latent.nets.{name}"), "denoiser")]
+    assert set(found) == set(SECTIONS)
+
+
+@each
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_it_starts_at_zero_and_learns_from_there(name, shape, outputs):
+    net = build(name, shape, outputs=outputs)
+    given, params = inputs(shape), initialise(net, *inputs(shape))
+    target = draw(4, *shape[:-1], shape[-1] * outputs)
+
+    @jax.jit
+    def loss(params):
+        y = net.apply({"params": params}, *given)
+        return jnp.mean((y - target) ** 2), y
+
+    y = loss(params)[1]
+    assert y.shape == target.shape and y.dtype == jnp.float32
+    np.testing.assert_array_equal(y, 0.0)
+    gradients = jax.jit(jax.grad(lambda p: loss(p)[0]))(awake(params, 0.01))
+    assert all(np.isfinite(leaf).all() and np.any(leaf != 0) for leaf in jax.tree.leaves(gradients))
+
+
+@each
+def test_no_example_sees_another(name, shape):
+    _, apply = trained(build(name, shape), shape)
+    x, t, label, previous = inputs(shape)
+    together = apply(x, t, label, previous)
+    alone = jnp.concatenate(
+        [apply(x[i : i + 1], t[i : i + 1], label[i : i + 1], previous[i : i + 1]) for i in range(4)]
+    )
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+    others = apply(x.at[1:].set(50.0), t.at[1:].set(0.5), label.at[1:].set(2), previous.at[1:].set(9.0))
+    np.testing.assert_allclose(together[0], others[0], rtol=1e-5, atol=1e-6)
+
+
+@each
+def test_time_label_and_previous_estimate_all_count(name, shape):
+    _, apply = trained(build(name, shape), shape)
+    x, t, label, previous = inputs(shape)
+    y = apply(x, t, label, previous)
+    for other in (
+        apply(x, 1.0 - t, label, previous),
+        apply(x, t, (label + 1) % CLASSES, previous),
+        apply(x, t, label, previous + 1.0),
+    ):
+        assert float(jnp.abs(other - y)[1:].max()) > 1e-3
+
+
+@each
+def test_without_a_label_it_takes_the_last_row_of_the_table(name, shape):
+    params, apply = trained(build(name, shape), shape)
+    x, t, label, previous = inputs(shape)
+    table = params["Conditioning_0"]["label"]["embedding"]
+    assert table.shape[0] == CLASSES + 1
+    unlabelled = apply(x, t, None, previous)
+    np.testing.assert_array_equal(unlabelled, apply(x, t, jnp.full(4, CLASSES), previous))
+    np.testing.assert_array_equal(unlabelled, apply(x, t, jnp.full(4, -1), previous))  # data sets without labels
+    for value in range(CLASSES):
+        assert float(jnp.abs(unlabelled - apply(x, t, jnp.full(4, value), previous)).max()) > 1e-4
+    assert np.isnan(apply(x, t, label + CLASSES + 1, previous)).all()
+
+
+@each
+def test_an_unconditional_one_ignores_labels(name, shape):
+    params, apply = trained(build(name, shape, num_classes=0), shape)
+    x, t, label, previous = inputs(shape)
+    assert "label" not in params["Conditioning_0"]
+    np.testing.assert_array_equal(apply(x, t, label, previous), apply(x, t, None, previous))
+
+
+@each
+def test_self_conditioning_is_zeros_at_first_and_ignored_where_off(name, shape):
+    x, t, label, previous = inputs(shape)
+    _, apply = trained(build(name, shape), shape)
+    np.testing.assert_array_equal(apply(x, t, label, None), apply(x, t, label, jnp.zeros_like(x)))
+    _, apply = trained(build(name, shape, self_conditioning=False), shape)
+    np.testing.assert_array_equal(apply(x, t, label, None), apply(x, t, label, previous))
+
+
+def test_several_outputs_of_a_vector_follow_one_another():
+    """The first d numbers are the first output, so that a caller can split the last axis."""
+    net = build("dit", (6,), outputs=2)
+    params, apply = trained(net, (6,))
+    given = inputs((6,))
+    y = apply(*given)
+    # Silence the second output of every number in the last layer: only the second half may become its bias.
+    kernel, bias = params["output"]["kernel"].at[:, 1::2].set(0.0), params["output"]["bias"]
+    silenced = net.apply({"params": params | {"output": {"kernel": kernel, "bias": bias}}}, *given)
+    np.testing.assert_allclose(silenced[:, :6], y[:, :6], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(silenced[:, 6:], bias[1], rtol=1e-5)
+
+
+def test_positions_of_a_grid_are_all_different():
+    for grid in [(7, 5), (9,)]:
+        table = grid_positions(grid, 16)
+        assert table.shape == (np.prod(grid), 16)
+        distance = np.abs(table[:, None] - table[None]).max(-1) + np.eye(len(table))
+        assert distance.min() > 0.1
