@@ -1,0 +1,135 @@
+"""The loop that samplers, and everything else that asks a denoiser step after step, run in.
+
+A `Sampler` is data: pure functions and two numbers, no keys. `runner` draws each step's noise from (sample key, step
+number) alone, so sample n never depends on the batch it was made in, and runs the steps as one compiled loop or as
+steps compiled by themselves, with the same numbers. Knows no sampler by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from latent import rng
+from latent.diffusion.predictions import Denoised
+from latent.diffusion.schedules import Path
+
+Carry = Any
+"""A pytree of arrays whose shapes and dtypes no step changes."""
+
+Index = Int[Array, ""] | int
+"""The number of a step, traced or not."""
+
+DenoiseFn = Callable[[Float[Array, "N ..."], Float[Array, ""]], Denoised]
+"""(x [N, ...], one time t for all) -> Denoised."""
+
+
+class Sampler(NamedTuple):
+    """Steps from a start to a sample.
+
+    init    (x [N, ...] at the first time) -> carry
+    step    (denoise, carry, i, noise [N, ...]) -> carry; i is 0 .. num_steps - 1, possibly traced; noise is standard
+            normal, fresh at every step, and ignored by samplers that are deterministic (the compiler then drops it)
+    finish  carry -> the sample
+    """
+
+    init: Callable[[Any], Carry]
+    step: Callable[[DenoiseFn, Carry, Index, Array], Carry]
+    finish: Callable[[Carry], Any]
+    num_steps: int
+    calls_per_step: int = 1
+
+
+class Levels(NamedTuple):
+    """What samplers read off a path at their grid, each [S + 1]."""
+
+    time: Float[Array, "T"]
+    alpha: Float[Array, "T"]
+    sigma: Float[Array, "T"]
+    log_snr: Float[Array, "T"]
+
+    @property
+    def num_steps(self) -> int:
+        return self.time.shape[0] - 1
+
+
+def levels(path: Path, times: Float[Array, "T"]) -> Levels:
+    """The path at the times of a grid."""
+    return Levels(times, path.alpha(times), path.sigma(times), path.log_snr(times))
+
+
+def snr_ratio(grid: Levels) -> Float[Array, "S"]:
+    """SNR(here) / SNR(next) of every step: 0 where it starts in pure noise or ends in the data."""
+    return jnp.exp(grid.log_snr[:-1] - grid.log_snr[1:])
+
+
+def runner(
+    sampler: Sampler, denoise: Callable[[Any, Array, Array], Denoised], scan: bool = True
+) -> Callable[[Any, Array, Key[Array, "N"]], Any]:
+    """Compiles (inputs, x [N, ...], keys [N]) -> sample; keep it, a second call with equal shapes compiles nothing.
+
+    `denoise(inputs, x, t)` gets whatever arrays it needs (parameters, labels) through the pytree `inputs`. With `scan`
+    the steps are one compiled loop; without, every step is dispatched by itself, which nets with convolutions need on
+    CPU: XLA runs convolutions inside loops an order of magnitude slower there. Not to be called under `jit` without
+    `scan`: the steps would be unrolled. x is drawn by the caller: `start` for samples, a noised input for editing.
+    """
+
+    def step(inputs: Any, carry: Carry, i: Array, keys: Key[Array, "N"], like: Array) -> Carry:
+        noise = _noise(keys, i, like)
+        return sampler.step(lambda *where: denoise(inputs, *where), carry, i, noise)
+
+    if scan:
+
+        @jax.jit
+        def run(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
+            like = jax.tree.leaves(x)[0]
+            body = lambda carry, i: (step(inputs, carry, i, keys, like), None)  # noqa: E731
+            return sampler.finish(lax.scan(body, sampler.init(x), jnp.arange(sampler.num_steps))[0])
+
+        return run
+
+    begin, single, finish = jax.jit(sampler.init), jax.jit(step), jax.jit(sampler.finish)
+
+    def run_steps(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
+        carry, like = begin(x), jax.tree.leaves(x)[0]
+        for i in range(sampler.num_steps):
+            carry = single(inputs, carry, jnp.asarray(i), keys, like)
+        return finish(carry)
+
+    return run_steps
+
+
+def _noise(keys: Key[Array, "N"], i: Int[Array, ""], like: Float[Array, "N ..."]) -> Float[Array, "N ..."]:
+    return rng.normal(jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i + 1), *like.shape[1:])
+
+
+def start(keys: Key[Array, "N"], shape: tuple[int, ...], scale: Float[Array, ""] | float = 1.0) -> Array:
+    """x [N, *shape] at the first time: `scale` (`schedules.prior_scale` at that time) times noise no step draws."""
+    return scale * rng.normal(jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 0), *shape)
+
+
+def self_conditioned(sampler: Sampler) -> Sampler:
+    """The same sampler for a denoiser (x, t, previous x0) -> Denoised that is told its last estimate, zeros at first
+    (Chen et al. 2022, arXiv 2208.04202, section 3.2)."""
+
+    def step(denoise: Any, carry: Carry, i: Index, noise: Array) -> Carry:
+        inner, previous = carry
+        seen = [previous]
+
+        def telling(x: Array, t: Array) -> Denoised:
+            estimate = denoise(x, t, seen[-1])
+            seen.append(estimate.x0)
+            return estimate
+
+        return sampler.step(telling, inner, i, noise), seen[-1]
+
+    return sampler._replace(
+        init=lambda x: (sampler.init(x), jnp.zeros_like(x)),
+        step=step,
+        finish=lambda carry: sampler.finish(carry[0]),
+    )

@@ -1,0 +1,98 @@
+"""Where in t one trains: laws of t, each given by its quantiles, so that each can be stratified over the batch.
+
+An example's time comes from its own key and, where strata are asked for, from its place in the global batch: never from
+what else its device holds. Where a discrete table defines the path, times are those of the table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import ndtri
+from jax.scipy.stats import norm
+from jaxtyping import Array, Float, Int, Key
+
+from latent.diffusion import weightings
+from latent.diffusion.schedules import Path, Real, Time
+from latent.errors import UserError
+
+
+class Times(NamedTuple):
+    """A law of t on (0, 1].
+
+    draw     (path, keys [B], positions [B] in the global batch, its size) -> t [B]
+    density  (path, t) -> the law's density: dividing a loss by it gives the loss of t uniform in (0, 1]
+    """
+
+    draw: Callable[[Path, Key[Array, "B"], Int[Array, "B"], int], Float[Array, "B"]]
+    density: Callable[[Path, Time], Time]
+
+
+def _law(quantile: Callable[[Path, Time], Time], density: Callable[[Path, Time], Time], stratified: bool) -> Times:
+    def draw(path: Path, keys: Key[Array, "B"], positions: Int[Array, "B"], batch_size: int) -> Float[Array, "B"]:
+        u = jax.vmap(jax.random.uniform)(keys)
+        if stratified:
+            u = (positions % batch_size + u) / batch_size
+        # The open interval: a normal quantile is infinite at both ends.
+        t = quantile(path, jnp.clip(u, 1e-7, 1.0 - 1e-7))
+        if path.num_timesteps is None:
+            return jnp.clip(t, path.min_time, 1.0)
+        return jnp.clip(jnp.ceil(t * path.num_timesteps), 1, path.num_timesteps) / path.num_timesteps
+
+    return Times(draw, density)
+
+
+def uniform(stratified: bool = False) -> Times:
+    """Uniform over the times at which a net is asked anything: the table's, or [min_time, 1]."""
+    start = lambda path: path.min_time if path.num_timesteps is None else 0.0  # noqa: E731
+    return _law(
+        lambda path, u: start(path) + (1.0 - start(path)) * u,
+        lambda path, t: jnp.full_like(t, 1.0 / (1.0 - start(path))),
+        stratified,
+    )
+
+
+def logit_normal(mean: Real = 0.0, std: Real = 1.0, stratified: bool = False) -> Times:
+    """log t / (1 - t) ~ N(mean, std^2) (Esser et al. 2024, arXiv 2403.03206, eq. 19); the path's shift comes after."""
+    _positive(std)
+
+    def density(path: Path, t: Time) -> Time:
+        inside = jnp.clip(t, 1e-6, 1.0 - 1e-6)
+        place = jnp.log(inside) - jnp.log1p(-inside)
+        return norm.pdf(place, mean, std) / (inside * (1.0 - inside))
+
+    return _law(lambda path, u: jax.nn.sigmoid(mean + std * ndtri(u)), density, stratified)
+
+
+def log_normal(mean: Real = -1.2, std: Real = 1.2, stratified: bool = False) -> Times:
+    """log (sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, arXiv 2206.00364, table 1), as a time of the path.
+
+    The defaults are EDM's, for data of standard deviation 0.5; for unit variance log 2 more in the mean is the same.
+    """
+    _positive(std)
+
+    def density(path: Path, t: Time) -> Time:
+        return norm.pdf(-0.5 * path.log_snr(t), mean, std) * 0.5 * weightings.rate(path, t)
+
+    return _law(lambda path, u: path.time(-2.0 * (mean + std * ndtri(u))), density, stratified)
+
+
+TIMES: dict[str, Callable[..., Times]] = {
+    "uniform": uniform,
+    "logit_normal": logit_normal,
+    "log_normal": log_normal,
+    "low_discrepancy": partial(uniform, stratified=True),
+}
+"""Laws by name: options -> Times. `low_discrepancy` is one uniform time in each of as many strata as the global batch
+has examples (after Kingma et al. 2021, arXiv 2107.00630, appendix I.1, with an offset for each in place of a shared
+one)."""
+
+
+def _positive(std: Real) -> None:
+    if not (std > 0 and math.isfinite(std)):
+        raise UserError(f"std={std} must be positive.")
