@@ -33,7 +33,7 @@ def mnist() -> ConfigDict:
     """LeNet on MNIST with random shifts of up to two pixels.
 
     Paper: LeCun et al. 1998, test error 0.95% for LeNet-5 without distortions. Cost: 5 minutes on 2 CPU cores.
-    Expected: test accuracy 0.9945 +- 0.0007 (10,000 images).
+    Expected: accuracy 0.9945 +- 0.0007 (10,000 images).
     python -m experiments.train --config=configs/classifier.py:mnist --workdir=runs/lenet_mnist
     """
     config = _classifier()
@@ -52,7 +52,7 @@ def fashion_mnist() -> ConfigDict:
     """LeNet on Fashion-MNIST with random shifts and flips.
 
     Paper: none for this net. Cost: 9 minutes on 2 CPU cores.
-    Expected: test accuracy 0.9201 +- 0.0027 (10,000 images).
+    Expected: accuracy 0.9201 +- 0.0027 (10,000 images).
     python -m experiments.train --config=configs/classifier.py:fashion_mnist --workdir=runs/lenet_fashion
     """
     config = mnist()
@@ -66,7 +66,7 @@ def digits() -> ConfigDict:
     """LeNet on scikit-learn's 8x8 digits with random shifts of one pixel.
 
     Paper: none. Cost: 1 minute on 2 CPU cores.
-    Expected: test accuracy 0.982 +- 0.007 (385 images).
+    Expected: accuracy 0.982 +- 0.007 (385 images).
     python -m experiments.train --config=configs/classifier.py:digits --workdir=runs/lenet_digits
     """
     config = _classifier()
@@ -85,7 +85,7 @@ def resnet() -> ConfigDict:
     """A residual network of 16-32-64 channels on MNIST.
 
     Paper: none for this net. Cost: 5 minutes on 2 CPU cores.
-    Expected: test accuracy 0.9922 +- 0.0009 (10,000 images).
+    Expected: accuracy 0.9922 +- 0.0009 (10,000 images).
     python -m experiments.train --config=configs/classifier.py:resnet --workdir=runs/resnet_mnist
     """
     config = mnist()

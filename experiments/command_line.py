@@ -22,7 +22,7 @@ def run(main: Callable[[], int], required: Sequence[str] = ()) -> None:
     """Parses the flags, runs `main` and exits: 0 finished, 2 the user must change something, 3 not finite."""
     try:
         _parse(required)
-        _set_up_jax()
+        set_up_jax()
         sys.exit(main())
     except UserError as error:
         _fail(str(error), 2)
@@ -57,7 +57,8 @@ def _parse(required: Sequence[str]) -> None:
             raise UserError(f"--{name} is required.")
 
 
-def _set_up_jax() -> None:
+def set_up_jax() -> None:
+    """Quiet logs, and compiled programs that are kept between processes."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)
     import jax
