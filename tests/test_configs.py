@@ -3,6 +3,7 @@ does what its functions promise. New config files are picked up by themselves.""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jax
@@ -15,7 +16,12 @@ from latent.checkpoint import digest
 from latent.train import train
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted(f"configs/{path.name}:tiny" for path in ROOT.glob("configs/*.py") if path.stem != "base")
+# Every variant called tiny or tiny_something: between them they exercise the axes of a family.
+CONFIGS = sorted(
+    f"configs/{path.name}:{variant}"
+    for path in ROOT.glob("configs/*.py")
+    for variant in re.findall(r"^def (tiny\w*)\(", path.read_text(), re.M)
+)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

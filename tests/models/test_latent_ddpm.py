@@ -1,0 +1,149 @@
+"""Latent diffusion on top of a trained first stage: what is handed over, what stays frozen, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import latent
+from latent import build, config, first_stage
+from latent.checkpoint import digest
+from latent.errors import UserError
+from latent.models import latent_ddpm
+from latent.train import train
+from latent.types import DataSpec
+
+LATENTS = {"model.net.name": "residual_mlp", "model.net.self_conditioning": False}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(the first stage's directory, a latent diffusion of four steps on it)."""
+    folder = tmp_path_factory.mktemp("two_stages")
+    assert train(config.load("configs/vae.py:tiny").to_dict(), folder / "vae") == 0
+    settings = config.load("configs/latent_ddpm.py:tiny", {"model.first_stage": str(folder / "vae"), **LATENTS})
+    assert train(settings.to_dict(), folder / "ddpm") == 0
+    return folder / "vae", folder / "ddpm"
+
+
+def load_config(stage, **changes):
+    return config.load("configs/latent_ddpm.py:tiny", {"model.first_stage": str(stage), **LATENTS, **changes}).to_dict()
+
+
+def test_the_first_stage_is_copied_and_never_moves(runs):
+    stage, second = (latent.load(path) for path in runs)
+    raw = latent.load(runs[1], average="").state
+    for state in (second.state, raw):
+        assert digest(state.params["first_stage"]) == digest(stage.state.params)
+    assert "first_stage" not in second.state.opt["denoiser"]
+    assert all(player.owns == ("denoiser",) for player in second.model.players)
+
+
+def test_latents_have_zero_mean_and_unit_variance_by_the_stored_statistics(runs):
+    stage, second = (latent.load(path) for path in runs)
+    stored = json.loads((runs[0] / first_stage.FILE).read_text())
+    assert stored == second.config["model"]["first_stage_run"]["statistics"]
+    z = stage.encode_split("train", first_stage.EXAMPLES)["sample"]
+    normalised = (z - np.array(stored["mean"])) / np.array(stored["std"])
+    np.testing.assert_allclose(normalised.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(normalised.std(axis=0), 1, atol=1e-3)
+    assert stored["N"] == len(z)
+    assert len(stored["kl"]) == z.shape[1]
+    assert 1.0 <= stored["effective_rank"] <= z.shape[1]
+
+
+def test_the_second_run_needs_the_first_directory_no_more(runs, tmp_path):
+    alone = tmp_path / "alone"
+    shutil.copytree(runs[1], alone)
+    stage = runs[0].with_name("moved")
+    runs[0].rename(stage)
+    try:
+        first = latent.load(alone).sample(3)
+    finally:
+        stage.rename(runs[0])
+    np.testing.assert_allclose(first, latent.load(runs[1]).sample(3), atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused(runs, tmp_path):
+    stage, _ = runs
+    with pytest.raises(UserError, match=r"holds no run"):
+        build.build(load_config(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"data\.dequantise: None there, True here"):
+        build.build(load_config(stage, **{"data.dequantise": True}))
+    settings = json.loads((stage / "config.json").read_text())
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(stage, unfinished)
+    settings["train"]["steps"] = 8
+    (unfinished / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"unfinished: step 4 of 8"):
+        build.build(load_config(unfinished))
+    described = build.resolved(load_config(stage))
+    described["model"]["first_stage_run"]["sha256"] = "0" * 64
+    with pytest.raises(UserError, match=r"has changed"):
+        build.initial_state(build.build(described))
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """A conditional diffusion of 3 values, its net made to answer with noise so that labels matter."""
+    settings = config.load("configs/latent_ddpm.py:tiny", LATENTS)
+    spec = DataSpec("toy", (3,), 4, 64, np.zeros(3, np.float32), "real")
+    model = latent_ddpm.build(config.Section(settings.model.to_dict()), spec)
+    params, extra = jax.jit(model.init)(jax.random.key(0), {"x": jnp.zeros((1, 3))})
+    keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(params)))
+    leaves, tree = jax.tree.flatten(params)
+    noise = [leaf + 0.5 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return model, tree.unflatten(noise), extra
+
+
+def draw(pixels, label, **options):
+    model, params, extra = pixels
+    keys = jax.random.split(jax.random.key(5), 6)
+    return jax.jit(lambda c: model.sample(params, extra, keys, c, **options))(jnp.full(6, label, jnp.int32))
+
+
+def test_guidance_one_is_conditional_and_zero_ignores_the_label(pixels):
+    np.testing.assert_allclose(draw(pixels, 0, guidance=0.0), draw(pixels, 3, guidance=0.0), atol=1e-6)
+    assert np.abs(draw(pixels, 0, guidance=1.0) - draw(pixels, 3, guidance=1.0)).max() > 1e-2
+    close = draw(pixels, 2, guidance=1.0 + 1e-6)  # both questions asked: the same answer as one
+    np.testing.assert_allclose(close, draw(pixels, 2, guidance=1.0), atol=1e-4)
+
+
+def test_the_null_token_is_no_class(pixels):
+    for label in range(4):
+        assert np.abs(draw(pixels, label, guidance=1.0) - draw(pixels, label, guidance=0.0)).max() > 1e-3
+
+
+def test_guidance_without_classes_is_refused():
+    settings = config.load("configs/latent_ddpm.py:tiny", {**LATENTS, "model.conditional": False})
+    spec = DataSpec("toy", (3,), 0, 64, np.zeros(3, np.float32), "real")
+    model = latent_ddpm.build(config.Section(settings.model.to_dict()), spec)
+    with pytest.raises(UserError, match=r"--guidance=2\.0 .*model\.conditional=True"):
+        jax.eval_shape(lambda: model.sample({}, {}, jax.random.split(jax.random.key(0), 2), guidance=2.0))
+    with pytest.raises(UserError, match=r"model\.conditional=True needs classes"):
+        values = config.load("configs/latent_ddpm.py:tiny", LATENTS).model.to_dict()
+        latent_ddpm.build(config.Section(values), spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prediction": "eps", "schedule.name": "rectified_flow"}, "prediction='eps'"),
+        ({"schedule.name": "cosin"}, "model.schedule.name"),
+        ({"weighting.name": "snr"}, "model.weighting.name"),
+        ({"schedule.options": {"rho": 2}}, "model.schedule.options"),
+        ({"times.name": "unifrm"}, "model.times.name"),
+    ],
+)
+def test_wrong_choices_name_their_key(changes, message):
+    values = config.load("configs/latent_ddpm.py:tiny", LATENTS).model.to_dict()
+    flat = config.flatten(values) | changes
+    spec = DataSpec("toy", (3,), 4, 64, np.zeros(3, np.float32), "real")
+    with pytest.raises(UserError) as caught:
+        latent_ddpm.build(config.Section(config.unflatten(flat)), spec)
+    assert message in str(caught.value)
