@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import config as configs
-from latent import evaluate, optim, parallel, rng, tracking
+from latent import evaluate, first_stage, optim, parallel, rng, tracking
 from latent.data import dataset as datasets
 from latent.data import preprocess
 from latent.errors import UserError, unknown_name
@@ -75,8 +75,8 @@ def preprocessing(data: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def build(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Experiment:
-    """Builds an experiment from a resolved config (nested plain dicts).
+def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: Experiment | None = None) -> Experiment:
+    """Builds an experiment from a resolved config (nested plain dicts). A `neighbour` with the same data lends it.
 
     Raises UserError for anything in it that cannot be run, `overridden` keys that nothing reads included.
     """
@@ -85,9 +85,14 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = ()) -> Experime
         raise UserError(
             "--config selects no model: there is no model.name in it (configs/base.py holds defaults only)."
         )
+    config = first_stage.resolve(config)
     section = configs.Section(config)
-    dataset = datasets.load(section.data.name, section.data.dir)
-    dataset, spec, prepare = preprocess.build(section.data, dataset)
+    if neighbour is not None and neighbour.config["data"] == config["data"]:
+        dataset, spec, prepare = neighbour.dataset, neighbour.spec, neighbour.recipe.prepare
+        section.read.update(key for key in neighbour.section.read if key.startswith("data."))
+    else:
+        dataset = datasets.load(section.data.name, section.data.dir)
+        dataset, spec, prepare = preprocess.build(section.data, dataset)
     if section.train.batch_size > spec.size:
         raise UserError(f"train.batch_size={section.train.batch_size} is larger than the training split ({spec.size}).")
     model = configs.select("latent.models", section.model.name, "build", "model.name")(section.model, spec)
@@ -118,8 +123,8 @@ def driver(config: Mapping[str, Any]) -> parallel.Driver:
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with what the first start decides: the horizon of schedules that end."""
-    config = configs.unflatten(configs.flatten(config))
+    """The config with what the first start decides: horizons of schedules that end, what a first stage hands over."""
+    config = first_stage.resolve(configs.unflatten(configs.flatten(config)))
     for block in config["optimizer"].values():
         if block["schedule"]["name"] == "cosine" and block["schedule"]["horizon"] is None:
             block["schedule"]["horizon"] = config["train"]["steps"]
@@ -141,7 +146,12 @@ def initial_state(experiment: Experiment, sharding: Any = None) -> State:
         batch = experiment.recipe.prepare(raw_batch, streams, False)
         return init_state(experiment.recipe, experiment.hparams, experiment.config["seed"], batch)
 
-    return jax.jit(create, out_shardings=sharding)(raw)
+    state = jax.jit(create, out_shardings=sharding)(raw)
+    for name in experiment.recipe.model.loads:
+        model = experiment.config["model"]
+        params, extra = jax.device_put(first_stage.load_arrays(model[name], model[f"{name}_run"]), sharding)
+        state = state._replace(params={**state.params, name: params}, extra={**state.extra, name: extra})
+    return state
 
 
 def abstract_state(experiment: Experiment) -> State:
@@ -162,6 +172,7 @@ def _check_evaluation_and_logs(experiment: Experiment) -> None:
     section = experiment.section
     tracking.check_mode(section.log.wandb)
     results = evaluate.result_names(section.eval.metrics, experiment.config["eval"]["options"])
+    evaluate.require_factors(section.eval.metrics, "eval.metrics", experiment.spec)
     best = section.checkpoint.best_metric
     if best and best not in results:
         raise unknown_name("checkpoint.best_metric", best, ["", *results])

@@ -11,6 +11,7 @@ K importance samples, `...` the shape of one example.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,9 @@ vectors, codebooks, measured latent statistics)."""
 
 Batch = dict[str, Any]
 """One batch: `x` [B, ...] data in the model's range, `label` [B] int32 (-1 where the set has none), `index` [B]
-place in the split, `position` [B] place in the global batch (while training) or in the split (in evaluation)."""
+place in the split, `position` [B] place in the global batch (while training) or in the split (in evaluation).
+Where the set has factors of variation (`DataSpec.factors`), `factors` [B, F] int32 are the indices of their values; no
+model may need them: they are what its codes are judged by."""
 
 Seed = Integer[Array, ""] | np.integer | int
 """A seed: below 2**32, traced or not."""
@@ -111,6 +114,8 @@ class Model(NamedTuple):
     decode      (params, extra, z [B, ...]) -> x [B, ...], the mean of p(x | z)
     log_weights (params, extra, batch, context, num_samples) -> [K, B]: log p(x, z_k) - log q(z_k | x)
     log_prob    (params, extra, batch, context) -> [B]: exact log p(x)
+    loads       components of params and extra whose arrays another run trained; their config key `model.<name>` names
+                its work directory, and no player owns them
     """
 
     init: Callable[[Key[Array, ""], Batch], tuple[Params, Extra]]
@@ -121,6 +126,7 @@ class Model(NamedTuple):
     decode: Callable[..., Shaped[Array, "B ..."]] | None = None
     log_weights: Callable[..., Float[Array, "K B"]] | None = None
     log_prob: Callable[..., Float[Array, "B"]] | None = None
+    loads: tuple[str, ...] = ()
 
 
 class State(NamedTuple):
@@ -146,7 +152,8 @@ class State(NamedTuple):
 class DataSpec(NamedTuple):
     """What a model may know of the data set when it is built: the shape of one example after preprocessing, the
     number of classes (0: unlabelled), the number of training examples, the mean training example in the model's
-    range, and whether every value of x is 0 or 1 (`binary`), in [0, 1] (`unit`) or any real number (`real`)."""
+    range, whether every value of x is 0 or 1 (`binary`), in [0, 1] (`unit`) or any real number (`real`), and the number
+    of values of every factor of variation by name (empty: the set has none)."""
 
     name: str
     shape: tuple[int, ...]
@@ -154,3 +161,4 @@ class DataSpec(NamedTuple):
     size: int
     mean: np.ndarray
     support: str
+    factors: Mapping[str, int] = MappingProxyType({})

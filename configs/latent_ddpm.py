@@ -1,0 +1,131 @@
+"""Latent diffusion: --config=configs/latent_ddpm.py:VARIANT --config.model.first_stage=RUN, a trained autoencoder.
+
+Without a first stage the same family diffuses pixels. Samples are drawn with `experiments.sample --sampler --steps
+--guidance --label`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from latent.config import choose
+
+
+def family() -> ConfigDict:
+    """What all variants share: every key that latent/models/latent_ddpm.py reads."""
+    config = base.get_config()
+    config.model.name = "latent_ddpm"
+    config.model.first_stage = ""  # work directory of a trained autoencoder; "": diffuse pixels
+    config.model.conditional = True  # on the set's classes
+    config.model.schedule = ConfigDict({"name": "cosine", "options": ConfigDict()})
+    config.model.prediction = "v"  # eps | x0 | v | velocity | score
+    config.model.weighting = ConfigDict({"name": "uniform", "options": ConfigDict()})
+    config.model.times = ConfigDict({"name": "low_discrepancy", "options": ConfigDict()})
+    config.model.net = net = ConfigDict()
+    net.name = "residual_mlp"  # residual_mlp | unet | dit
+    net.width = 256  # of residual_mlp and dit
+    net.depth = 4
+    net.patch = 2  # of dit: the side of a token, or numbers in a vector's token
+    net.heads = 4  # of dit and unet
+    net.qk_norm = False  # of dit
+    net.remat = False  # of dit
+    net.channels = (64, 128)  # of unet: one width a level
+    net.num_blocks = 2
+    net.attention_levels = (1,)
+    net.self_conditioning = False
+    config.model.sampling = sampling = ConfigDict()  # what `sample` does unless it is told otherwise
+    sampling.sampler = "ddim"
+    sampling.steps = 50
+    sampling.grid = "trailing"
+    sampling.guidance = 1.0
+    sampling.options = ConfigDict()
+    config.optimizer.denoiser = base.optimizer("adam")
+    config.optimizer.denoiser.clip_norm = 1.0
+    config.hparams.denoiser = ConfigDict({"learning_rate": 1e-3, "label_dropout": 0.1})
+    config.ema.decays = (0.999,)
+    config.eval.average = "0.999"
+    config.checkpoint.best_metric = ""
+    return config
+
+
+def digits() -> ConfigDict:
+    """The 8x8 digits in the latent space of `configs/vae.py:digits`, conditioned on their class: the demo.
+
+    Cost: 20 s on 2 CPU cores.
+    python -m experiments.train --config=configs/vae.py:digits --workdir=runs/digits
+    python -m experiments.train --config=configs/latent_ddpm.py:digits --workdir=runs/digits_ddpm --config.model.first_stage=runs/digits
+    """  # noqa: E501
+    config = family()
+    config.data.name = "digits"
+    config.train.steps = 6000
+    config.optimizer.denoiser.schedule.name = "cosine"
+    config.optimizer.denoiser.schedule.warmup_steps = 200
+    config.eval.metrics = ("class_coverage", "label_agreement", "frechet_distance")
+    for metric in config.eval.metrics:
+        config.eval.options[metric] = ConfigDict({"extractor": "lenet_digits", "num_samples": 2000})
+    config.eval.every = 6000
+    config.checkpoint.every = 2000
+    config.log.every = 500
+    return config
+
+
+def mnist() -> ConfigDict:
+    """MNIST in the 16 latents of a VAE of grey values, conditioned on the class.
+
+    Cost: 5 minutes on 2 CPU cores, the first stage 3.
+    python -m experiments.train --config=configs/vae.py:mnist_latent16 --workdir=runs/mnist16
+    python -m experiments.train --config=configs/latent_ddpm.py:mnist --workdir=runs/ddpm --config.model.first_stage=runs/mnist16
+    """  # noqa: E501
+    config = digits()
+    config.data.name = "mnist"
+    config.train.batch_size = 256
+    config.train.steps = 20_000
+    for metric in config.eval.metrics:
+        config.eval.options[metric] = ConfigDict({"extractor": "lenet_mnist", "num_samples": 5000})
+    config.eval.every = 20_000
+    config.checkpoint.every = 5000
+    return config
+
+
+def fashion_mnist() -> ConfigDict:
+    """Fashion-MNIST in the 16 latents of a VAE of grey values, otherwise as `mnist`.
+
+    Cost: 5 minutes on 2 CPU cores, the first stage 3.
+    python -m experiments.train --config=configs/vae.py:fashion_latent16 --workdir=runs/fashion16
+    python -m experiments.train --config=configs/latent_ddpm.py:fashion_mnist --workdir=runs/fashion_ddpm --config.model.first_stage=runs/fashion16
+    """  # noqa: E501
+    config = mnist()
+    config.data.name = "fashion_mnist"
+    for metric in config.eval.metrics:
+        config.eval.options[metric].extractor = "lenet_fashion_mnist"
+    return config
+
+
+def tiny() -> ConfigDict:
+    """Four steps of a pixel diffusion, a transformer of eight units: for tests."""
+    config = digits()
+    config.model.net.name = "dit"
+    config.model.net.patch = 4
+    config.model.net.heads = 1
+    config.model.net.self_conditioning = True
+    config.model.net.width = 8
+    config.model.net.depth = 1
+    config.model.sampling.steps = 3
+    config.train.steps = 4
+    config.train.batch_size = 16
+    config.optimizer.denoiser.schedule.warmup_steps = 1
+    for metric in config.eval.metrics:
+        config.eval.options[metric].num_samples = 64
+    config.eval.every = 2
+    config.checkpoint.every = 2
+    config.log.every = 2
+    config.log.images = 4
+    config.log.wandb = "disabled"
+    return config
+
+
+VARIANTS = {function.__name__: function for function in (digits, mnist, fashion_mnist, tiny)}
+
+
+def get_config(variant: str = "digits") -> ConfigDict:
+    """The config of a variant."""
+    return choose(VARIANTS, variant)()

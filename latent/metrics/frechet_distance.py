@@ -1,0 +1,88 @@
+"""Frechet distance between Gaussians fitted to features of samples and of data.
+
+Dowson & Landau 1982; as a score of generators Heusel et al. 2017 (arXiv 1706.08500), eq. 6. It is called FID on
+Inception's features only; here it carries its extractor's name, and compares on that extractor alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float
+
+from latent.errors import unknown_name
+from latent.evaluate import EvaluationData
+from latent.extractors import lenet
+from latent.metrics import passport
+from latent.types import Batch, Context, Extra, Model, Params, State
+
+needs = {"sample"}
+BATCH = 500
+RESAMPLINGS = 20
+
+
+def names(options: Any) -> tuple[str, ...]:
+    """Names of the results; UserError for an extractor that does not ship."""
+    passport.require_counts("frechet_distance", options, num_samples=2)
+    if options.extractor not in lenet.names():
+        raise unknown_name("frechet_distance.extractor", options.extractor, lenet.names())
+    return (f"fd_{options.extractor}",)
+
+
+def between(
+    mean_a: Float[np.ndarray, "d"],
+    covariance_a: Float[np.ndarray, "d d"],
+    mean_b: Float[np.ndarray, "d"],
+    covariance_b: Float[np.ndarray, "d d"],
+) -> float:
+    """|mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2), in float64: symmetric, so that every root is real."""
+    values, vectors = scipy.linalg.eigh(covariance_a)
+    root = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
+    cross = scipy.linalg.eigvalsh(root @ covariance_b @ root)
+    trace = np.trace(covariance_a) + np.trace(covariance_b) - 2 * np.sum(np.sqrt(np.clip(cross, 0.0, None)))
+    return float(np.sum((mean_a - mean_b) ** 2) + trace)
+
+
+def of_features(a: Float[np.ndarray, "N d"], b: Float[np.ndarray, "M d"]) -> float:
+    """The distance between two sets of features; covariances divide by N - 1."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return between(a.mean(axis=0), np.cov(a, rowvar=False), b.mean(axis=0), np.cov(b, rowvar=False))
+
+
+def _x(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> Any:
+    return batch["x"]
+
+
+def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[passport.Result]:
+    """Distance of `options.num_samples` samples to the split, on the features of `options.extractor`.
+
+    The standard error is the bootstrap's, over resampled samples and data alike. The distance is biased upwards, more
+    so for fewer samples: it compares at equal N only.
+    """
+    (name,) = names(options)
+    extractor = lenet.load(options.extractor)
+    real, fake = data.map(_x, state), data.samples(state, options.num_samples)
+    shape = tuple(extractor.card["shape"])
+    if fake.shape[1:] != shape:
+        return [passport.undefined(name, f"{extractor.name} sees images of {shape}, these are {fake.shape[1:]}")]
+    call = jax.jit(lambda x: extractor.features(x)["features"])
+    features = [
+        np.concatenate([np.asarray(call(x[start : start + BATCH])) for start in range(0, len(x), BATCH)])
+        for x in (real, fake)
+    ]
+    width = features[0].shape[1]
+    if min(map(len, features)) <= width:
+        reason = f"{width} features need at least {width + 1} samples and examples, not {min(map(len, features))}"
+        return [passport.undefined(name, reason)]
+    generator = np.random.default_rng(0)
+    again = lambda values: values[generator.integers(0, len(values), len(values))]  # noqa: E731
+    resampled = [of_features(*map(again, features)) for _ in range(RESAMPLINGS)]
+    protocol = data.protocol | {
+        "N": options.num_samples,
+        "extractor": extractor.name,
+        "extractor_sha256": extractor.sha256,
+    }
+    return [passport.Result(name, of_features(*features), float(np.std(resampled)), "features^2", protocol)]
