@@ -64,8 +64,10 @@ class Run:
         return self._decode(self.state, jnp.asarray(z))
 
     def sample(self, num: int, seed: int = 0, condition: Any = None, **options: Any) -> Shaped[Array, "N ..."]:
-        """Draws samples; sample i depends on (seed, i) only. `options` are the family's own."""
+        """Draws samples; sample i depends on (seed, i) only. `condition` is a class, or one for each sample, where the
+        model was trained with labels; `options` are the family's own."""
         self._need("sample")
+        condition = None if condition is None else self._classes(condition, num)
         if not 0 <= seed < 2**32:
             raise UserError(f"--seed={seed} must lie in [0, 2**32).")
         known = tuple(sorted(options.items()))
@@ -78,11 +80,13 @@ class Run:
         return self._samplers[known](self.state, rng.sample_keys(seed, jnp.arange(num)), condition)
 
     def examples(self, split: str, limit: int = 0) -> dict[str, np.ndarray]:
-        """Prepared examples of a split: {"x", "label", "index"}, as evaluation sees them."""
+        """Prepared examples of a split: {"x", "label", "index"}, as evaluation sees them, and the "factors" of a set
+        that has them."""
         return self.data(split).map(_batch, self.state, limit=limit)
 
     def encode_split(self, split: str, limit: int = 0) -> dict[str, np.ndarray]:
-        """Codes of a split: {"mean", "sample", "label", "index"}, and of `info` what has one row an example."""
+        """Codes of a split: {"mean", "sample", "label", "index"}, of `info` what has one row an example, and the
+        "factors" of a set that has them."""
         self._need("encode")
         return self.data(split).map(_codes, self.state, limit=limit)
 
@@ -101,6 +105,7 @@ class Run:
                 raise UserError(f"--options: {name} has no {sorted(unknown)}. Allowed: {sorted(merged.get(name, {}))}.")
             merged[name] |= values
         evaluate.result_names(names, merged)
+        evaluate.require_factors(names, "--metrics", self.spec)
         results = evaluate.run(names, self.state, self.data(split), merged)
         evaluate.record(self.workdir, self.step, results, provenance.of_result(self.experiment, self.step))
         return results
@@ -118,6 +123,17 @@ class Run:
     @functools.cached_property
     def _decode(self) -> Any:
         return jax.jit(lambda state, z: self.model.decode(state.params, state.extra, z))
+
+    def _classes(self, condition: Any, num: int) -> np.ndarray:
+        labels, known = np.asarray(condition), self.spec.num_classes
+        if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((), (num,)):
+            raise UserError(f"condition={condition!r} must be one class, or one for each of {num} samples.")
+        if inspect.signature(self.model.sample).parameters["condition"].annotation in (None, "None"):
+            raise UserError(f"--label={condition}: model.name={self.config['model']['name']!r} takes no classes.")
+        if labels.size and not 0 <= labels.min() <= labels.max() < known:
+            allowed = f"must lie in [0, {known})" if known else "is not possible: the set has no classes"
+            raise UserError(f"--label={condition} {allowed} (data.name={self.spec.name!r}).")
+        return np.broadcast_to(labels, num).astype(np.int32)
 
     def _need(self, function: str) -> None:
         if getattr(self.model, function) is None:
@@ -146,16 +162,11 @@ def _restore(store: checkpoint.Checkpoints, step: str | int, target: Any) -> Any
 
 
 def _batch(model: Any, params: Any, extra: Any, batch: Any, context: Any) -> dict[str, Array]:
-    return {name: batch[name] for name in ("x", "label", "index")}
+    return {name: batch[name] for name in ("x", "label", "index", "factors") if name in batch}
 
 
 def _codes(model: Any, params: Any, extra: Any, batch: Any, context: Any) -> dict[str, Array]:
     latent = model.encode(params, extra, batch["x"], context.keys("posterior"))
     rows = {name: value for name, value in latent.info.items() if value.shape[:1] == batch["x"].shape[:1]}
-    return {
-        "mean": latent.mean,
-        "sample": latent.sample,
-        **rows,
-        "label": batch["label"],
-        "index": batch["index"],
-    }
+    known = {part: batch[part] for part in ("label", "index", "factors") if part in batch}
+    return {"mean": latent.mean, "sample": latent.sample, **rows, **known}

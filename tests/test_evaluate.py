@@ -31,7 +31,7 @@ def known_model():
 
     def encode(params, extra, x, keys):
         mean = x * jnp.array([1.0, 1.0, 0.05, 0.0])
-        return Latent(mean, mean, {})
+        return Latent(mean, mean, {"log_scale": jnp.full_like(mean, -1.0)})
 
     def decode(params, extra, z):
         return z
@@ -46,7 +46,8 @@ def data(batch_size=7, size=50, model=None, seed=0):
     x = np.random.default_rng(0).normal(size=(size, DIM)).astype(np.float32)
     protocol = {"split": "test", "data": "digits"}
     prepare = lambda batch, streams, train: batch  # noqa: E731
-    split = Split(x, np.full(size, -1, np.int32))
+    factors = np.stack([x[:, 0] > 0, (x[:, 1] > 0) * 2 + (x[:, 2] > 0)], axis=1).astype(np.int32)
+    split = Split(x, np.full(size, -1, np.int32), factors)
     return evaluate.EvaluationData(
         model or known_model(), split, prepare, protocol, seed=seed, batch_size=batch_size
     ), x
@@ -145,7 +146,7 @@ def test_every_metric_keeps_the_protocol(name):
     module = importlib.import_module(f"latent.metrics.{name}")
     if not hasattr(module, "run"):
         return
-    assert {need.partition(".")[0] for need in module.needs} <= set(Model._fields)
+    assert {need.partition(".")[0] for need in module.needs} <= {*Model._fields, evaluate.FACTORS}
     chosen, _ = data()
     results = evaluate.run((name,), STATE, chosen, OPTIONS)
     assert [result.name for result in results] == evaluate.result_names((name,), OPTIONS)

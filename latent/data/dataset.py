@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,10 +28,16 @@ ARRAYS = "arrays"
 
 
 class Split(NamedTuple):
-    """Examples: `x` uint8 images [N, H, W, C] or float32 vectors [N, D], `label` int32 (-1 where there is none)."""
+    """Examples: `x` uint8 images [N, H, W, C] or float32 vectors [N, D], `label` int32 (-1 where there is none), and
+    `factors` int32, the index of the value of every factor of variation; None where the set has none."""
 
     x: Shaped[np.ndarray, "N ..."]
     label: Int[np.ndarray, "N"]
+    factors: Int[np.ndarray, "N F"] | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that are there, by name."""
+        return {name: array for name, array in self._asdict().items() if array is not None}
 
 
 class Source(NamedTuple):
@@ -38,6 +45,7 @@ class Source(NamedTuple):
 
     read(directory) gives the splits from raw files, or from nothing where the set is `generated`. `urls` are the
     files that TFDS may fetch when no directory is given. `card`: source, licence, attribution, rule of the splits.
+    `factors`: {name: number of values} of the factors of variation, where every example's are known.
     """
 
     version: str
@@ -48,6 +56,7 @@ class Source(NamedTuple):
     read: Callable[[Path | None], dict[str, Split]]
     generated: bool = False
     urls: tuple[str, ...] = ()
+    factors: Mapping[str, int] = MappingProxyType({})
 
 
 class Dataset(NamedTuple):
@@ -58,6 +67,7 @@ class Dataset(NamedTuple):
     num_classes: int
     card: dict[str, str]
     digests: dict[str, str]
+    factors: Mapping[str, int] = MappingProxyType({})
 
 
 def sources() -> dict[str, Source]:
@@ -97,7 +107,7 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
 def split_digest(split: Split) -> str:
     """SHA-256 of a split's arrays, shapes and dtypes included."""
     total = hashlib.sha256()
-    for array in split:
+    for array in split.arrays().values():
         total.update(f"{array.dtype}{array.shape}".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
@@ -118,7 +128,7 @@ def write(directory: Path, splits: Mapping[str, Split]) -> None:
     shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of this number: containers repeat them
     temporary.mkdir(parents=True)
     for name, split in splits.items():
-        for part, array in split._asdict().items():
+        for part, array in split.arrays().items():
             np.save(temporary / f"{name}-{part}.npy", array)
     digests = {name: split_digest(split) for name, split in splits.items()}
     (temporary / "digests.json").write_text(json.dumps(digests, indent=1) + "\n")
@@ -143,8 +153,9 @@ def _readable(name: str, arrays: Path) -> Iterator[None]:
 def _read(name: str, origin: Source, arrays: Path) -> Dataset:
     digests = read_digests(name, arrays)
     with _readable(name, arrays):
+        parts = [part for part in Split._fields if part != "factors" or origin.factors]
         splits = {
-            split: Split(*(np.load(arrays / f"{split}-{part}.npy") for part in Split._fields)) for split in digests
+            split: Split(**{part: np.load(arrays / f"{split}-{part}.npy") for part in parts}) for split in digests
         }
     for split, expected in digests.items():
         found = split_digest(splits[split])
@@ -153,4 +164,5 @@ def _read(name: str, origin: Source, arrays: Path) -> Dataset:
                 f"data.name={name!r}: the {split} arrays in {arrays} are damaged (SHA-256 {found[:12]}, expected "
                 f"{expected[:12]}); delete that folder to prepare the set again."
             )
-    return Dataset(name, splits, origin.num_classes, {**origin.card, "version": origin.version}, digests)
+    card = {**origin.card, "version": origin.version}
+    return Dataset(name, splits, origin.num_classes, card, digests, dict(origin.factors))

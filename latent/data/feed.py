@@ -42,6 +42,6 @@ def resident_feed(split: Split, seed: int, batch_size: int, device_budget: int) 
 
     def fetch(resident: PyTree, step_inputs: dict[str, Any]) -> Batch:
         index = step_inputs["index"]
-        return {"x": resident["x"][index], "label": resident["label"][index], **step_inputs}
+        return {**{part: array[index] for part, array in resident.items()}, **step_inputs}
 
-    return Feed({"x": split.x, "label": split.label}, inputs, fetch)
+    return Feed(split.arrays(), inputs, fetch)

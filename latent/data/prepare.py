@@ -20,6 +20,9 @@ from latent.errors import UserError
 NETWORK_TIMEOUT = 5.0
 """Seconds to wait for the first answer of a set's server before saying so; TFDS itself retries for minutes."""
 
+READ_ROWS = 10_000
+"""Examples held twice while the arrays are made from TFDS's files."""
+
 
 def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
     """Prepares a set under `folder`, from the raw files in `raw` or (None) by generating or fetching it.
@@ -85,6 +88,14 @@ def _check(name: str, origin: Source, splits: dict[str, Split]) -> None:
         wrong = arrays.label[(arrays.label < low) | (arrays.label > high)]
         if len(wrong):
             raise UserError(f"--from: label {wrong[0]} in the {split} files; {name} has {low} to {high}.")
+        _check_factors(name, origin, split, arrays)
+
+
+def _check_factors(name: str, origin: Source, split: str, arrays: Split) -> None:
+    found = np.zeros((len(arrays.x), 0)) if arrays.factors is None else arrays.factors
+    sizes = np.array(list(origin.factors.values()))
+    if found.shape != (len(arrays.x), len(sizes)) or ((found < 0) | (found >= sizes)).any():
+        raise UserError(f"--from: the factors in the {split} files do not fit {name}'s {dict(origin.factors)}.")
 
 
 @contextlib.contextmanager
@@ -125,6 +136,8 @@ def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] |
             "label": tfds.features.Scalar(dtype=np.int32),
             "index": tfds.features.Scalar(dtype=np.int64),  # TFDS shuffles by the hash of a key: keep our own order
         }
+        if origin.factors:
+            features["factors"] = tfds.features.Tensor(shape=(len(origin.factors),), dtype=np.int32)
         described = "\n".join(f"{key}: {value}" for key, value in origin.card.items())
         return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), description=described)
 
@@ -137,8 +150,9 @@ def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] |
         return {split: self._generate_examples(arrays) for split, arrays in found.items()}
 
     def generate_examples(self: Any, split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, (x, label) in enumerate(zip(*split, strict=True)):
-            yield index, {"x": x, "label": label, "index": index}
+        parts = split.arrays()
+        for index, row in enumerate(zip(*parts.values(), strict=True)):
+            yield index, {**dict(zip(parts, row, strict=True)), "index": index}
 
     with tfds.core.registered.skip_registration():
         kind = type(
@@ -158,7 +172,10 @@ def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] |
 
 def _arrays(builder: Any, split: str) -> Split:
     source = builder.as_data_source(split)
-    rows = source.__getitems__(range(len(source)))
-    order = np.argsort([row["index"] for row in rows])
-    x = np.stack([rows[place]["x"] for place in order])
-    return Split(x, np.array([rows[place]["label"] for place in order], np.int32))
+    features = {part: feature for part, feature in builder.info.features.items() if part != "index"}
+    arrays = {part: np.empty((len(source), *feature.shape), feature.np_dtype) for part, feature in features.items()}
+    for first in range(0, len(source), READ_ROWS):
+        for row in source.__getitems__(range(first, min(first + READ_ROWS, len(source)))):
+            for part, array in arrays.items():
+                array[row["index"]] = row[part]
+    return Split(**arrays)

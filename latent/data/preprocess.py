@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Num, UInt8, UInt32
 
-from latent.data.dataset import Dataset, Split, split_digest
+from latent.data.dataset import Dataset, split_digest
 from latent.errors import UserError, unknown_name
 from latent.types import Batch, DataSpec, PrepareFn, StreamFn
 
@@ -39,7 +39,7 @@ def build(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]
         dataset = _on_every_split(dataset, lambda x: _resize(x, section.resize))
     if binarise == "seeded":
         dataset = _draw_once(dataset, section.binarise_seed)
-    binary = set(np.unique(dataset.splits["test"].x)) <= {0, 255}
+    binary = bool(np.isin(dataset.splits["test"].x, (0, 255)).all())
     if binarise == "static" and not binary:
         raise UserError(f"data.binarise='static': {dataset.name} is not binary (binarized_mnist is).")
     height, width, channels = dataset.splits["train"].x.shape[1:]
@@ -84,14 +84,16 @@ def _vectors(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, Prepare
 
 def _spec(dataset: Dataset, shape: tuple[int, ...], mean: Float[np.ndarray, "..."], support: str) -> DataSpec:
     size = len(dataset.splits["train"].x)
-    return DataSpec(dataset.name, shape, dataset.num_classes, size, mean.astype(np.float32), support)
+    return DataSpec(
+        dataset.name, shape, dataset.num_classes, size, mean.astype(np.float32), support, dict(dataset.factors)
+    )
 
 
 # Once, on the host ---------------------------------------------------------------------------------------------
 
 
 def _on_every_split(dataset: Dataset, function: Callable[[np.ndarray], np.ndarray]) -> Dataset:
-    splits = {name: Split(function(split.x), split.label) for name, split in dataset.splits.items()}
+    splits = {name: split._replace(x=function(split.x)) for name, split in dataset.splits.items()}
     return dataset._replace(splits=splits, digests={name: split_digest(split) for name, split in splits.items()})
 
 

@@ -21,7 +21,12 @@ from latent.data import dataset, idx, mnist, prepare
 from latent.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-GENERATED = [name for name, source in dataset.sources().items() if source.generated]
+LARGE = {"dsprites_rendered"}
+GENERATED = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name
+    for name, source in dataset.sources().items()
+    if source.generated
+]
 
 
 @pytest.fixture(scope="module")
