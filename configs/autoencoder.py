@@ -225,22 +225,24 @@ def vae_gan() -> ConfigDict:
     return config
 
 
-def first_stage() -> ConfigDict:
-    """The first stage of latent diffusion, Rombach et al. 2022 (arXiv 2112.10752): MNIST to 7x7x4 and back (f4, KL).
+def first_stage_digits() -> ConfigDict:
+    """The first stage of latent diffusion, Rombach et al. 2022 (arXiv 2112.10752): 8x8 digits to 4x4x2 and back (f2).
 
-    Absolute error, perceptual distance on our LeNet, and a patch critic from step 1000 on with the adaptive weight.
-    Cost: 12 minutes on 2 CPU cores.
-    python -m experiments.train --config=configs/autoencoder.py:first_stage --workdir=runs/first_stage
+    Absolute error, a perceptual distance on our LeNet, and a patch critic from step 1000 on with the adaptive weight.
+    Expected: active_units 32 +- 1, reconstruction_mse 0.0016 +- 0.0002.
+    Cost: 3 minutes on 2 CPU cores.
+    python -m experiments.train --config=configs/autoencoder.py:first_stage_digits --workdir=runs/first_stage_digits
     """
     config = _add_critic(_images())
-    config.model.latent_dim = 4
+    config.data.name = "digits"
+    config.model.latent_dim = 2
     config.model.likelihood = "laplace"
-    config.model.perceptual = "lenet_mnist"
-    config.model.net = ConfigDict({"name": "spatial", "channels": (16, 32, 32), "num_blocks": 1, "attention": True})
+    config.model.perceptual = "lenet_digits"
+    config.model.net = ConfigDict({"name": "spatial", "channels": (16, 32), "num_blocks": 1, "attention": True})
     config.model.adversary = "image"
     config.model.adaptive_weight = True
     config.model.critic.start = 1000
-    config.model.critic.net = ConfigDict({"name": "patch", "channels": (32, 64)})
+    config.model.critic.net = ConfigDict({"name": "patch", "channels": (32,)})
     config.hparams.autoencoder.beta = 0.1
     config.hparams.autoencoder.perceptual = 50.0
     config.hparams.autoencoder.adversarial = 0.2
@@ -248,47 +250,6 @@ def first_stage() -> ConfigDict:
     config.train.steps = 4000
     config.ema.decays = (0.999,)
     config.eval.average = "0.999"
-    return config
-
-
-def first_stage_fashion() -> ConfigDict:
-    """`first_stage` on Fashion-MNIST, with its own LeNet.
-
-    Cost: 12 minutes on 2 CPU cores.
-    python -m experiments.train --config=configs/autoencoder.py:first_stage_fashion --workdir=runs/first_stage_fashion
-    """
-    config = first_stage()
-    config.data.name = "fashion_mnist"
-    config.model.perceptual = "lenet_fashion_mnist"
-    return config
-
-
-def first_stage_vq() -> ConfigDict:
-    """VQGAN, Esser et al. 2021 (arXiv 2012.09841): `first_stage` with a codebook of 64 in place of the KL.
-
-    Cost: 12 minutes on 2 CPU cores.
-    python -m experiments.train --config=configs/autoencoder.py:first_stage_vq --workdir=runs/first_stage_vq
-    """
-    config = first_stage()
-    config.model.bottleneck = "vq"
-    config.model.rate = "none"
-    config.model.codebook.size = 64
-    config.eval.metrics = ("codebook", "reconstruction")
-    return config
-
-
-def first_stage_digits() -> ConfigDict:
-    """`first_stage` on the 8x8 digits: to 4x4x2 and back (f2).
-
-    Cost: 3 minutes on 2 CPU cores.
-    python -m experiments.train --config=configs/autoencoder.py:first_stage_digits --workdir=runs/first_stage_digits
-    """
-    config = first_stage()
-    config.data.name = "digits"
-    config.model.latent_dim = 2
-    config.model.perceptual = "lenet_digits"
-    config.model.net.channels = (16, 32)
-    config.model.critic.net.channels = (32,)
     return config
 
 
@@ -314,7 +275,7 @@ VARIANTS = {
     function.__name__: function
     for function in (
         rae, wae, info_vae, aae, vq, fsq, vamp, clustering, beta_tcvae, factor_vae, dip_vae, vae_gan,
-        first_stage, first_stage_fashion, first_stage_vq, first_stage_digits, tiny,
+        first_stage_digits, tiny,
     )
 }  # fmt: skip
 

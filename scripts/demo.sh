@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From a fresh machine to a trained VAE on real digits: install, train, evaluate, sample, draw a map of the codes.
-# usage: demo.sh [WORKDIR]       (default runs/demo; running it again continues or re-evaluates the run)
+# From a fresh machine to a VAE on real digits and a diffusion model in its latent space: install, train, evaluate,
+# sample, draw a map of the codes.
+# usage: demo.sh [WORKDIR]       (default runs/demo; running it again continues or re-evaluates the runs)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/install.sh
@@ -14,7 +15,14 @@ echo
 "$python" -m experiments.sample --workdir="$run" --num=64 --out="$run/samples.png"
 "$python" -m experiments.encode --workdir="$run" --split=test --out="$run/codes.npz" --map="$run/map.png"
 echo
+"$python" -m experiments.train --config=configs/latent_ddpm.py:digits --workdir="$run/ddpm" --config.model.first_stage="$run"
+echo
+"$python" -m experiments.evaluate --workdir="$run/ddpm"
+echo
+"$python" -m experiments.sample --workdir="$run/ddpm" --num=64 --guidance=2 --out="$run/ddpm_samples.png"
+echo
 echo "done in $(($(date +%s) - start)) s after the install. Look at:"
 ls -1 "$run"/images/*reconstructions.png | sort -V | tail -n 1
 echo "$run/samples.png"
 echo "$run/map.png"
+echo "$run/ddpm_samples.png"

@@ -247,7 +247,8 @@ def test_evaluation_is_one_code_path(tmp_path):
 
 def test_the_engine_names_no_family():
     """Law 1, read in the files themselves: no family, player or loss has its name in the loop or in the step."""
-    words = {path.stem for path in (ROOT / "latent" / "models").glob("[a-z]*.py")}
+    modules = (path for path in (ROOT / "latent" / "models").glob("[a-z]*.py"))
+    words = {path.stem for path in modules if "\ndef build(" in path.read_text()}
     words |= {"vae", "gan", "ddpm", "autoencoder", "critic", "generator", "denoiser", "classifier", "diffusion", "elbo"}
     for file in ("train.py", "step.py"):
         text = (ROOT / "latent" / file).read_text().lower()

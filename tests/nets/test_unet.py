@@ -68,9 +68,9 @@ def test_it_has_the_parameters_of_ddpm():
 
 
 def test_attention_sits_where_it_is_asked_for():
-    number = lambda levels: sum(
-        "Attention" in name for name in shapes(build((8, 8, 1), attention_levels=levels), (8, 8, 1))[0]
-    )
+    def number(levels):
+        return sum("Attention" in name for name in shapes(build((8, 8, 1), attention_levels=levels), (8, 8, 1))[0])
+
     assert [number(levels) for levels in [(), (0,), (1,), (0, 1)]] == [1, 4, 4, 7]  # one below, one two up, the middle
 
 
