@@ -143,7 +143,7 @@ def mnist_conditional() -> ConfigDict:
 def fashion_mnist() -> ConfigDict:
     """Fashion-MNIST, the nets of `mnist` at twice the width.
 
-    Paper: none for this net. Cost: 24 minutes on 2 CPU cores that had as much other work to do.
+    Paper: none for this net. Cost: 10 minutes on 2 CPU cores (8,000 steps at 13 a second).
     Expected: class_coverage_min_share 0.083 +- 0.014, class_coverage_confidence 0.796 +- 0.014.
     Watch: critic accuracy settles near 0.8, diversity near 0.26.
     python -m experiments.train --config=configs/gan.py:fashion_mnist --workdir=runs/gan_fashion

@@ -45,6 +45,18 @@ def test_the_ode_gives_the_exact_log_density(name):
         np.testing.assert_allclose(found, exact.log_density(exact.MIXTURE, jnp.asarray(X)), atol=slack)
 
 
+@pytest.mark.parametrize("name", ["continuous_linear", "rectified_flow"])
+def test_a_grid_that_ends_early_gives_the_density_of_what_it_makes(name):
+    """That of x_t / alpha at the last level: still a density of x, and known."""
+    with jax.enable_x64(True):
+        path = PATHS[name]
+        times = fine(path, 40, end=0.5)
+        alpha, sigma = path.alpha(times[-1]), path.sigma(times[-1])
+        found = run(likelihood.ode(path, times), path, X)[:, 0]
+        expected = exact.log_density(exact.MIXTURE, alpha * jnp.asarray(X), alpha, sigma) + 2 * jnp.log(alpha)
+        np.testing.assert_allclose(found, expected, atol=0.02)
+
+
 @pytest.mark.parametrize(("method", "order"), [("heun", 2), ("rk4", 4)])
 def test_the_ode_converges_at_its_order(method, order):
     with jax.enable_x64(True):

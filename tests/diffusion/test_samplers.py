@@ -230,6 +230,23 @@ def test_self_conditioning_tells_the_previous_estimate():
             np.testing.assert_array_equal(later, estimate)
 
 
+def test_self_conditioning_runs_in_either_loop():
+    path = PATHS["linear"]
+    sampler = sampling.self_conditioned(BUILD["ddim"](path, GRIDS["trailing"](path, 4)))
+    keys = rng.sample_keys(0, jnp.arange(3))
+    x = sampling.start(keys, (2,))
+
+    def denoise(share, x, t, previous):
+        estimate = exact.denoise(exact.MIXTURE, x, path.alpha(t), path.sigma(t))
+        return estimate._replace(x0=(1 - share) * estimate.x0 + share * previous)
+
+    told, untold = (sampling.runner(sampler, denoise)(jnp.asarray(share), x, keys) for share in (0.3, 0.0))
+    np.testing.assert_allclose(
+        sampling.runner(sampler, denoise, scan=False)(jnp.asarray(0.3), x, keys), told, atol=1e-6
+    )
+    assert np.abs(told - untold).max() > 0.01
+
+
 def test_a_learned_path_can_be_sampled_inside_a_compiled_function():
     params = learned_schedule.init(jax.random.key(0), hidden=8)
     x = jax.random.normal(jax.random.key(1), (4, 2))
