@@ -120,7 +120,7 @@ def tiny() -> ConfigDict:
     config.train.batch_size = 16
     config.optimizer.denoiser.schedule.warmup_steps = 1
     for metric in config.eval.metrics:
-        config.eval.options[metric].num_samples = 64
+        config.eval.options[metric].num_samples = 128
     config.eval.every = 2
     config.checkpoint.every = 2
     config.log.every = 2

@@ -164,7 +164,8 @@ def test_wrong_factors_are_refused(monkeypatch, tmp_path):
 
 
 def test_a_config_with_factors_builds_and_one_without_is_refused(small, folder):
-    chosen = config.load("configs/disentanglement.py:tiny", {"data.dir": str(folder)}).to_dict()
+    changes = {"data.name": "dsprites_rendered_small", "data.dir": str(folder), "eval.metrics": ("mig", "elbo")}
+    chosen = config.load("configs/vae.py:tiny", changes).to_dict()
     experiment = build.build(chosen)
     assert dict(experiment.spec.factors) == dict(small.factors)
     assert experiment.evaluation_data("test", 0, "").split.factors is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -293,8 +295,12 @@ def test_options_are_checked(name, key):
 
 
 def test_every_metric_has_options_in_the_config():
-    from configs import disentanglement
+    from configs import vae
 
-    found = config.load("configs/disentanglement.py:tiny").eval.options
-    for name in disentanglement.METRICS:
-        assert name in found
+    found = config.load("configs/vae.py:tiny").eval.options
+    modules = [importlib.import_module(f"latent.metrics.{name}") for name in config.names("latent.metrics")]
+    names = {
+        module.__name__.rpartition(".")[2] for module in modules if evaluate.FACTORS in getattr(module, "needs", ())
+    }
+    assert names and names <= set(vae.FACTOR_METRICS)
+    assert set(vae.FACTOR_METRICS) <= set(found)

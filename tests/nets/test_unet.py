@@ -45,7 +45,8 @@ def shapes(net, shape):
 )
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_it_gives_back_the_grid_it_was_given(shape, channels, outputs):
-    assert shapes(build(shape, outputs=outputs, channels=channels), shape)[1] == (2, *shape[:2], shape[2] * outputs)
+    net = build(shape, outputs=outputs, channels=channels, attention_levels=(len(channels) - 1,))
+    assert shapes(net, shape)[1] == (2, *shape[:2], shape[2] * outputs)
 
 
 def test_odd_sides_are_computed():
