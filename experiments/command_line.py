@@ -19,10 +19,19 @@ overrides: dict[str, str] = {}
 
 
 def run(main: Callable[[], int], required: Sequence[str] = ()) -> None:
-    """Parses the flags, runs `main` and exits: 0 finished, 2 the user must change something, 3 not finite."""
-    try:
+    """Parses the flags, runs `main` and exits with its code."""
+
+    def command() -> int:
         _parse(required)
         set_up_jax()
+        return main()
+
+    exit_with(command)
+
+
+def exit_with(main: Callable[[], int]) -> None:
+    """Runs `main` and exits with its code: 2 the user must change something, 3 values not finite, 130 interrupted."""
+    try:
         sys.exit(main())
     except UserError as error:
         _fail(str(error), 2)
@@ -37,15 +46,8 @@ def _parse(required: Sequence[str]) -> None:
         print((sys.modules["__main__"].__doc__ or "").strip())
         print("\n" + flags.FLAGS.main_module_help())
         sys.exit(0)
-    words = []
-    for word in sys.argv:
-        if not word.startswith(OVERRIDE):
-            words.append(word)
-            continue
-        key, equals, value = word.removeprefix(OVERRIDE).partition("=")
-        if not equals:
-            raise UserError(f"{word} needs a value: {word}=VALUE.")
-        overrides[key] = value
+    words, found = split_overrides(sys.argv)
+    overrides.update(found)
     try:
         rest = flags.FLAGS(words)
     except flags.Error as error:
@@ -55,6 +57,20 @@ def _parse(required: Sequence[str]) -> None:
     for name in required:
         if not flags.FLAGS[name].value:
             raise UserError(f"--{name} is required.")
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words without --config.KEY=VALUE, and these as {dotted key: text}."""
+    rest, found = [], {}
+    for word in words:
+        if not word.startswith(OVERRIDE):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix(OVERRIDE).partition("=")
+        if not equals:
+            raise UserError(f"{word} needs a value: {word}=VALUE.")
+        found[key] = value
+    return rest, found
 
 
 def set_up_jax() -> None:

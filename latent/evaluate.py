@@ -191,12 +191,10 @@ def run(names: Sequence[str], state: State, data: EvaluationData, options: Mappi
     for name in names:
         module = importlib.import_module(f"{PACKAGE}.{name}")
         missing = [need for need in sorted(module.needs) if not data.has(need, state)]
-        if FACTORS in missing:
-            reason = f"{data.protocol['data']} has no known factors of variation"
-            results += [passport.undefined(result, reason) for result in module.names(_options(name, options))]
-            continue
         if missing:
             reason = f"this family has no {', '.join(missing)}"
+            if FACTORS in missing:
+                reason = f"{data.protocol['data']} has no known factors of variation"
             results += [passport.undefined(result, reason) for result in module.names(_options(name, options))]
             continue
         results += module.run(data.model, state, data, _options(name, options))

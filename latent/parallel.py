@@ -88,12 +88,3 @@ def _pmap(devices: tuple[Any, ...]) -> Driver:
         replicated=replicated,
         split=split,
     )
-
-
-def rolled(dispatch: Callable, *arguments: PyTree) -> bool:
-    """Whether the steps of a dispatch may be rolled into a loop: everywhere but on CPU with convolutions, which
-    XLA:CPU runs 5 to 13 times slower inside scan, while and cond than outside."""
-    if jax.default_backend() != "cpu":
-        return True
-    program = str(jax.make_jaxpr(dispatch)(*arguments))
-    return not ("conv_general_dilated" in program or "convolution" in program)  # ours: latent/nets/conv.py

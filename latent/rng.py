@@ -60,6 +60,11 @@ def fold_stream(streams: StreamFn, number: Int[Array, ""] | np.integer | int) ->
     return lambda stream: jax.vmap(jax.random.fold_in, in_axes=(0, None))(streams(stream), number)
 
 
+def classes(keys: Key[Array, "N"], count: int) -> Int[Array, "N"]:
+    """A class for every sample, each of `count` alike, by keys that nothing else of the sample is drawn with."""
+    return jax.vmap(lambda key: jax.random.randint(fold_name(key, "label"), (), 0, count))(keys)
+
+
 def normal(keys: Key[Array, "B"], *shape: int) -> Float[Array, "B ..."]:
     """Standard normal noise of `shape` for every key."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -125,14 +125,14 @@ class Run:
         return jax.jit(lambda state, z: self.model.decode(state.params, state.extra, z))
 
     def _classes(self, condition: Any, num: int) -> np.ndarray:
-        labels, known = np.asarray(condition), self.spec.num_classes
+        labels, known = np.asarray(condition), self.model.classes
         if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((), (num,)):
             raise UserError(f"condition={condition!r} must be one class, or one for each of {num} samples.")
-        if inspect.signature(self.model.sample).parameters["condition"].annotation in (None, "None"):
-            raise UserError(f"--label={condition}: model.name={self.config['model']['name']!r} takes no classes.")
+        if not known:
+            name = self.config["model"]["name"]
+            raise UserError(f"--label={condition}: this run of model.name={name!r} was trained without classes.")
         if labels.size and not 0 <= labels.min() <= labels.max() < known:
-            allowed = f"must lie in [0, {known})" if known else "is not possible: the set has no classes"
-            raise UserError(f"--label={condition} {allowed} (data.name={self.spec.name!r}).")
+            raise UserError(f"--label={condition} must lie in [0, {known}) (data.name={self.spec.name!r}).")
         return np.broadcast_to(labels, num).astype(np.int32)
 
     def _need(self, function: str) -> None:

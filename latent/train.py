@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from latent import build, checkpoint, config, evaluate, failure, parallel, provenance
+from latent import build, checkpoint, config, evaluate, failure, loops, provenance
 from latent.build import Experiment
 from latent.data.feed import Feed, resident_feed
 from latent.errors import NonFinite
@@ -106,7 +106,7 @@ class Training:
         cycle = cycle_length(self.recipe.model)
         one_cycle = build_dispatch(self.recipe._replace(axis=None), self.feed.fetch, cycle, rolled=False)
         shapes = jax.eval_shape(lambda *trees: trees, self.state, self.seed, self.feed.resident)
-        rolled = parallel.rolled(one_cycle, *shapes, self.feed.inputs(0, cycle))
+        rolled = loops.rollable(one_cycle, *shapes, self.feed.inputs(0, cycle))
         start = int(self.state.step)
         self.count = build.steps_per_dispatch(self.experiment, start, rolled, cycle)
         rolled = rolled and self.count > 1

@@ -114,6 +114,7 @@ class Model(NamedTuple):
     decode      (params, extra, z [B, ...]) -> x [B, ...], the mean of p(x | z)
     log_weights (params, extra, batch, context, num_samples) -> [K, B]: log p(x, z_k) - log q(z_k | x)
     log_prob    (params, extra, batch, context) -> [B]: exact log p(x)
+    classes     how many classes `sample` can be asked for; 0: `condition` must be None
     loads       components of params and extra whose arrays another run trained; their config key `model.<name>` names
                 its work directory, and no player owns them
     """
@@ -126,6 +127,7 @@ class Model(NamedTuple):
     decode: Callable[..., Shaped[Array, "B ..."]] | None = None
     log_weights: Callable[..., Float[Array, "K B"]] | None = None
     log_prob: Callable[..., Float[Array, "B"]] | None = None
+    classes: int = 0
     loads: tuple[str, ...] = ()
 
 

@@ -20,19 +20,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.command_line import exit_with, split_overrides
 from latent import config
 from latent.errors import UserError
-from scripts.arguments import Parser, exit_with
+from scripts.arguments import Parser
 
-OVERRIDE = "--config."
 CLUSTER = """of --launcher=slurm, as submitit names them: timeout_min=120 slurm_partition=gpu gpus_per_node=1;
 cluster=local tries it out on this machine"""
 
 
 def main() -> int:
     """Returns the exit code."""
-    fixed = _overrides(sys.argv[1:])
-    arguments = _parser().parse_args([word for word in sys.argv[1:] if not word.startswith(OVERRIDE)])
+    words, fixed = split_overrides(sys.argv[1:])
+    arguments = _parser().parse_args(words)
     if arguments.member:
         return _become_member(arguments, fixed)
     import jax
@@ -111,17 +111,6 @@ def _become_member(arguments: argparse.Namespace, overrides: dict[str, str]) -> 
     sweep = plan.Plan(arguments.config, arguments.workdir, known["fixed"], nothing, (), None)
     command = sweep.command(plan.make_member(sweep, overrides)[0])
     os.execv(command[0], command)
-
-
-def _overrides(words: list[str]) -> dict[str, str]:
-    found = {}
-    for word in words:
-        if word.startswith(OVERRIDE):
-            key, equals, value = word.removeprefix(OVERRIDE).partition("=")
-            if not equals:
-                raise UserError(f"{word} needs a value: {word}=VALUE.")
-            found[key] = value
-    return found
 
 
 def _parser() -> Parser:

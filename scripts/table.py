@@ -19,7 +19,7 @@ from typing import Any
 
 from experiments import command_line
 from latent.errors import UserError, unknown_name
-from scripts.arguments import Parser, exit_with
+from scripts.arguments import Parser
 
 
 def main() -> int:
@@ -110,4 +110,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    command_line.exit_with(main)

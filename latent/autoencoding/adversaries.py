@@ -6,6 +6,7 @@ player of its own; its params are the component "critic".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,10 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent import config
+from latent.adversarial import losses as adversarial
 from latent.autoencoding.contract import flat
 from latent.autoencoding.penalties import Scope, Terms, own_place
 from latent.errors import UserError, unknown_name
-from latent.models import adversarial
 from latent.types import DataSpec, Params
 
 CRITIC = "critic"
@@ -86,7 +87,7 @@ def permuted(scope: Scope, z: Float[Array, "B d"]) -> Float[Array, "B d"]:
 def _factor(section: Any, spec: DataSpec, latent_shape: tuple[int, ...]) -> tuple[Any, ...]:
     """FactorVAE: a critic tells q(z) from prod_j q(z_j); its logit is log of their ratio, whose mean under q is the
     total correlation (Kim & Mnih 2018, arXiv 1802.05983, eq. 3). Of `model.critic` it reads the net."""
-    shape = (flat(jnp.zeros((1, *latent_shape)), 1).shape[1],)
+    shape = (math.prod(latent_shape),)
     options = section.critic
     net = config.select("latent.nets", options.net.name, "critic", "model.critic.net.name")(options.net, shape)
     critic = _Critic(net, adversarial.LOSSES["non_saturating"], False)
@@ -105,7 +106,7 @@ def _factor(section: Any, spec: DataSpec, latent_shape: tuple[int, ...]) -> tupl
 def _latent(section: Any, spec: DataSpec, latent_shape: tuple[int, ...]) -> tuple[Any, ...]:
     """The adversarial autoencoder: a critic tells codes from draws of the prior (Makhzani et al. 2016, arXiv
     1511.05644)."""
-    shape = (flat(jnp.zeros((1, *latent_shape)), 1).shape[1],)
+    shape = (math.prod(latent_shape),)
     critic = _critic(section, shape)
 
     def both(scope: Scope) -> tuple[Array, Array]:

@@ -69,14 +69,15 @@ def snr_ratio(grid: Levels) -> Float[Array, "S"]:
 
 
 def runner(
-    sampler: Sampler, denoise: Callable[[Any, Array, Array], Denoised], scan: bool = True
+    sampler: Sampler, denoise: Callable[[Any, Array, Array], Denoised], scan: bool = True, unroll: int = 1
 ) -> Callable[[Any, Array, Key[Array, "N"]], Any]:
     """Compiles (inputs, x [N, ...], keys [N]) -> sample; keep it, a second call with equal shapes compiles nothing.
 
     `denoise(inputs, x, t)` gets whatever arrays it needs (parameters, labels) through the pytree `inputs`. With `scan`
     the steps are one compiled loop; without, every step is dispatched by itself, which nets with convolutions need on
     CPU: XLA runs convolutions inside loops an order of magnitude slower there. Not to be called under `jit` without
-    `scan`: the steps would be unrolled. x is drawn by the caller: `start` for samples, a noised input for editing.
+    `scan`: under `jit` such nets need `unroll` = all steps, which costs compilation time. x is drawn by the caller:
+    `start` for samples, a noised input for editing.
     """
 
     def step(inputs: Any, carry: Carry, i: Array, keys: Key[Array, "N"], like: Array) -> Carry:
@@ -89,7 +90,7 @@ def runner(
         def run(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
             like = jax.tree.leaves(x)[0]
             body = lambda carry, i: (step(inputs, carry, i, keys, like), None)  # noqa: E731
-            return sampler.finish(lax.scan(body, sampler.init(x), jnp.arange(sampler.num_steps))[0])
+            return sampler.finish(lax.scan(body, sampler.init(x), jnp.arange(sampler.num_steps), unroll=unroll)[0])
 
         return run
 

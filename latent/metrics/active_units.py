@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
 
 from latent.errors import UserError
 from latent.evaluate import EvaluationData
 from latent.metrics import passport
-from latent.types import Batch, Context, Extra, Model, Params, State
+from latent.metrics.codes import posterior_mean
+from latent.types import Model, State
 
 needs = {"encode"}
 
@@ -22,17 +22,12 @@ def names(options: Any) -> tuple[str, ...]:
     return ("active_units",)
 
 
-def _mean(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> Float[Array, "B d"]:
-    latent = model.encode(params, extra, batch["x"], context.keys("posterior"))
-    return latent.mean.reshape(latent.mean.shape[0], -1)
-
-
 def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[passport.Result]:
     """Number of dimensions j with Var_x(E[z_j | x]) > `options.threshold` (0.01 in the paper), over the split.
 
     The standard error is the bootstrap's, over 200 resamplings of the examples.
     """
-    means = data.map(_mean, state).astype(np.float64)
+    means = data.map(posterior_mean, state).astype(np.float64)
     threshold = options.threshold
     count = int(np.sum(np.var(means, axis=0, ddof=1) > threshold))
     generator = np.random.default_rng(0)

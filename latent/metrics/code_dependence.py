@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from latent.evaluate import EvaluationData
 from latent.metrics import passport
+from latent.metrics.codes import posterior_mean
 from latent.metrics.histograms import discretised, mutual_information
-from latent.types import Batch, Context, Extra, Model, Params, State
+from latent.types import Model, State
 
 needs = {"encode"}
 RESAMPLINGS = 20
@@ -43,18 +44,13 @@ def mean_mutual_information(codes: Float[np.ndarray, "N D"]) -> float:
     return float(np.mean([mutual_information(bins[:, first], bins[:, second]) for first, second in pairs]))
 
 
-def _mean(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> Float[Array, "B D"]:
-    latent = model.encode(params, extra, batch["x"], context.keys("posterior"))
-    return latent.mean.reshape(latent.mean.shape[0], -1)
-
-
 def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[passport.Result]:
     """Total correlation and Wasserstein distance to independence of the Gaussian with the codes' covariance, and the
     mean mutual information of pairs; over posterior means of the first `options.limit` examples (0: all).
 
     Dimensions that do not move (variance 1e-12 or less) are left out. Standard errors by the bootstrap.
     """
-    codes = data.map(_mean, state, limit=options.limit).astype(np.float64)
+    codes = data.map(posterior_mean, state, limit=options.limit).astype(np.float64)
     codes = codes[:, np.var(codes, axis=0) > 1e-12]
     if codes.shape[1] < 2 or len(codes) <= codes.shape[1]:
         reason = f"{len(codes)} codes with {codes.shape[1]} dimensions that move"

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from latent.evaluate import EvaluationData
 from latent.metrics import passport
-from latent.types import Batch, Context, Extra, Model, Params, State
+from latent.metrics.codes import posterior_mean
+from latent.types import State
 
 
 class FactorCodes(NamedTuple):
@@ -28,11 +29,6 @@ class FactorCodes(NamedTuple):
         """The first `first` examples, to fit on, and the others, to test on."""
         return (FactorCodes(self.codes[:first], self.factors[:first]),
                 FactorCodes(self.codes[first:], self.factors[first:]))  # fmt: skip
-
-
-def _mean(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> Float[Array, "B D"]:
-    latent = model.encode(params, extra, batch["x"], context.keys("posterior"))
-    return latent.mean.reshape(latent.mean.shape[0], -1)
 
 
 def repeated(
@@ -54,7 +50,7 @@ def repeated(
         asked = " + ".join(f"{metric}.{size}={options[size]}" for size in sizes)
         reason = f"{asked}, {metric}.repeats={options.repeats} times: more than the {available} examples of this split"
         return [passport.undefined(name, reason) for name in names]
-    codes = data.map(_mean, state).astype(np.float64)
+    codes = data.map(posterior_mean, state).astype(np.float64)
     generator = np.random.default_rng(0)
     scores = np.array([score(draw, generator) for draw in _draws(codes, data, points, options.repeats, generator)])
     protocol = data.protocol | {**options.plain(), "N": points, "code": "posterior mean"}

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from latent.errors import unknown_name
 from latent.evaluate import EvaluationData
 from latent.extractors import lenet
-from latent.metrics import passport
+from latent.metrics import extraction, passport
 from latent.types import Batch, Context, Extra, Model, Params, State
 
 needs = {"sample"}
-BATCH = 500
 RESAMPLINGS = 20
 
 
 def names(options: Any) -> tuple[str, ...]:
     """Names of the results; UserError for an extractor that does not ship."""
-    passport.require_counts("frechet_distance", options, num_samples=2)
-    if options.extractor not in lenet.names():
-        raise unknown_name("frechet_distance.extractor", options.extractor, lenet.names())
+    extraction.require("frechet_distance", options, least=2)
     return (f"fd_{options.extractor}",)
 
 
@@ -65,14 +60,9 @@ def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[
     (name,) = names(options)
     extractor = lenet.load(options.extractor)
     real, fake = data.map(_x, state), data.samples(state, options.num_samples)
-    shape = tuple(extractor.card["shape"])
-    if fake.shape[1:] != shape:
-        return [passport.undefined(name, f"{extractor.name} sees images of {shape}, these are {fake.shape[1:]}")]
-    call = jax.jit(lambda x: extractor.features(x)["features"])
-    features = [
-        np.concatenate([np.asarray(call(x[start : start + BATCH])) for start in range(0, len(x), BATCH)])
-        for x in (real, fake)
-    ]
+    if reason := extraction.misfit(extractor, fake):
+        return [passport.undefined(name, reason)]
+    features = [extraction.outputs(extractor, x)["features"] for x in (real, fake)]
     width = features[0].shape[1]
     if min(map(len, features)) <= width:
         reason = f"{width} features need at least {width + 1} samples and examples, not {min(map(len, features))}"
@@ -80,9 +70,5 @@ def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[
     generator = np.random.default_rng(0)
     again = lambda values: values[generator.integers(0, len(values), len(values))]  # noqa: E731
     resampled = [of_features(*map(again, features)) for _ in range(RESAMPLINGS)]
-    protocol = data.protocol | {
-        "N": options.num_samples,
-        "extractor": extractor.name,
-        "extractor_sha256": extractor.sha256,
-    }
+    protocol = data.protocol | {"N": len(fake)} | extraction.protocol(extractor)
     return [passport.Result(name, of_features(*features), float(np.std(resampled)), "features^2", protocol)]

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from latent import config, rng
+from latent.adversarial import augmentation, spectral_norm
+from latent.adversarial import losses as adversarial
+from latent.adversarial.inversion import Inversion, invert
 from latent.errors import UserError, unknown_name
-from latent.models import adversarial, augmentation, spectral_norm
-from latent.models.inversion import Inversion, invert
-from latent.types import Batch, Context, DataSpec, Extra, Latent, Loss, Model, Params, Player
+from latent.types import Batch, Context, DataSpec, Extra, Latent, Loss, LossFn, Model, Params, Player
 
 CRITIC, GENERATOR = "critic", "generator"
 PENALTIES = ("r1", "r2", "gradient_penalty")
@@ -77,6 +78,9 @@ class Nets(NamedTuple):
             extra["augment_probability"] = jnp.zeros(())
         return params, {CRITIC: extra} if extra else {}
 
+    def labels(self, batch: Batch) -> Labels:
+        return batch["label"] if self.num_classes else None
+
     def generate(self, params: Params, z: Float[Array, "B d"], label: Labels) -> Float[Array, "B ..."]:
         x = self.generator.apply({"params": params[GENERATOR]}, *((z, label) if self.num_classes else (z,)))
         return 0.5 * (jnp.tanh(x) + 1.0) if self.bounded else x
@@ -116,32 +120,22 @@ class Nets(NamedTuple):
         return {**extra, CRITIC: {**extra[CRITIC], "augment_probability": probability}}
 
 
-def build(section: config.Section, spec: DataSpec) -> Model:
-    """Builds the GAN that the config section `model` describes.
+def _terms(losses: adversarial.Adversarial, real: Float[Array, "B"], fake: Float[Array, "B"]) -> dict[str, Array]:
+    return {
+        "adversarial": losses.critic(real, fake),
+        "accuracy": (real > fake).astype(jnp.float32),
+        "score_real": real,
+        "score_fake": fake,
+    }
 
-    `sample` takes `condition`, one class a sample (None: uniform draws, from each sample's own key), `temperature`,
-    which scales z, and `truncation`, beyond which z is drawn again (Brock et al. 2019, arXiv 1809.11096, section 3.1).
-    `encode` searches (inversion.py) and needs model.inversion.steps. Raises UserError for unknown names, shapes that
-    the nets cannot take and combinations that make no sense.
-    """
-    nets, inversion, penalties = _nets(section, spec), _inversion(section), _penalties(section)
-    losses = adversarial.LOSSES[section.loss]
-    labels = lambda batch: batch["label"] if nets.num_classes else None  # noqa: E731
 
-    def adversarial_terms(real: Float[Array, "B"], fake: Float[Array, "B"]) -> dict[str, Float[Array, "B"]]:
-        return {
-            "adversarial": losses.critic(real, fake),
-            "accuracy": (real > fake).astype(jnp.float32),
-            "score_real": real,
-            "score_fake": fake,
-        }
-
-    def critic_loss(params: Params, extra: Extra, batch: Batch, context: Context) -> Loss:
-        real, label = batch["x"], labels(batch)
+def _critic_loss(nets: Nets, losses: adversarial.Adversarial, penalties: tuple[str, ...]) -> LossFn:
+    def loss(params: Params, extra: Extra, batch: Batch, context: Context) -> Loss:
+        real, label = batch["x"], nets.labels(batch)
         fake = nets.sample(params, context.keys("noise"), label)
         score, extra = nets.judge(params, extra, label, context)
         on_real, on_fake, between = (lambda x, s=s: score(x, s) for s in ("real", "fake", "between"))
-        terms = adversarial_terms(on_real(real), on_fake(fake))
+        terms = _terms(losses, on_real(real), on_fake(fake))
         measured = {
             "r1": lambda: adversarial.squared_gradient(on_real, real),
             "r2": lambda: adversarial.squared_gradient(on_fake, fake),
@@ -159,8 +153,12 @@ def build(section: config.Section, spec: DataSpec) -> Model:
             terms["augment_probability"] = jnp.full(real.shape[0], probability)
         return Loss(objective, terms, extra)
 
-    def generator_loss(params: Params, extra: Extra, batch: Batch, context: Context) -> Loss:
-        label = labels(batch)
+    return loss
+
+
+def _generator_loss(nets: Nets, losses: adversarial.Adversarial) -> LossFn:
+    def loss(params: Params, extra: Extra, batch: Batch, context: Context) -> Loss:
+        label = nets.labels(batch)
         fake = nets.sample(params, context.keys("noise"), label)
         score, _ = nets.judge(params, extra, label, context)
         centre = context.mean(jnp.mean(fake, axis=0))
@@ -172,11 +170,25 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         }
         return Loss(jnp.mean(terms["adversarial"]), terms, extra)
 
+    return loss
+
+
+def build(section: config.Section, spec: DataSpec) -> Model:
+    """Builds the GAN that the config section `model` describes.
+
+    `sample` takes `condition`, one class a sample (None: uniform draws, from each sample's own key), `temperature`,
+    which scales z, and `truncation`, beyond which z is drawn again (Brock et al. 2019, arXiv 1809.11096, section 3.1).
+    `encode` searches (adversarial/inversion.py) and needs model.inversion.steps. Raises UserError for unknown names,
+    shapes that the nets cannot take and combinations that make no sense.
+    """
+    nets, inversion, penalties = _nets(section, spec), _inversion(section), _penalties(section)
+    losses = adversarial.LOSSES[section.loss]
+
     def terms(params: Params, extra: Extra, batch: Batch, context: Context) -> dict[str, Float[Array, "B"]]:
-        label = labels(batch)
+        label = nets.labels(batch)
         score, _ = nets.judge(params, extra, label, context)
         fake = nets.sample(params, context.keys("noise"), label)
-        return adversarial_terms(score(batch["x"], "real"), score(fake, "fake"))
+        return _terms(losses, score(batch["x"], "real"), score(fake, "fake"))
 
     def sample(
         params: Params,
@@ -190,7 +202,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         if condition is not None and not nets.num_classes:
             raise UserError("model.conditional=False: samples of one class need a model trained with True.")
         if condition is None and nets.num_classes:
-            condition = jax.vmap(lambda key: jax.random.randint(key, (), 0, nets.num_classes))(_fold(keys, "label"))
+            condition = rng.classes(keys, nets.num_classes)
         z = rng.normal(keys, nets.latent_dim) if truncation is None else _truncated(keys, nets.latent_dim, truncation)
         return nets.generate(params, temperature * z, condition)
 
@@ -201,8 +213,8 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         return invert(lambda z: nets.generate(params, z, None), x, keys, nets.latent_dim, inversion)
 
     players = (
-        Player(CRITIC, (CRITIC,), critic_loss),
-        Player(GENERATOR, (GENERATOR,), generator_loss, every=section.critic_steps),
+        Player(CRITIC, (CRITIC,), _critic_loss(nets, losses, penalties)),
+        Player(GENERATOR, (GENERATOR,), _generator_loss(nets, losses), every=section.critic_steps),
     )
     return Model(
         init=nets.init,
@@ -212,11 +224,8 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         encode=encode if inversion.steps else None,
         # An image of a conditional model is no function of z alone.
         decode=None if nets.num_classes else decode,
+        classes=nets.num_classes,
     )
-
-
-def _fold(keys: Key[Array, "N"], name: str) -> Key[Array, "N"]:
-    return jax.vmap(lambda key: rng.fold_name(key, name))(keys)
 
 
 def _truncated(keys: Key[Array, "N"], latent_dim: int, bound: float) -> Float[Array, "N d"]:

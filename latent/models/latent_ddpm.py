@@ -15,15 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from latent import config
+from latent import config, loops, rng
 from latent.diffusion import grids, predictions, sampling, schedules, times, weightings
 from latent.diffusion.guidance import NULL, classifier_free, drop
 from latent.errors import UserError, unknown_name
 from latent.types import Batch, Context, DataSpec, Extra, Loss, Model, Params, Player
 
 PLAYER, STAGE = "denoiser", "first_stage"
-LABELS = 2**31 - 1
-"""Folded into a sample's key for its class; no sampler takes so many steps."""
 
 
 class Stage(NamedTuple):
@@ -167,6 +165,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         players=(Player(PLAYER, (PLAYER,), loss),),
         terms=terms,
         sample=sample,
+        classes=classes,
         loads=(STAGE,) if section.first_stage else (),
     )
 
@@ -186,32 +185,27 @@ def _sampler(section: config.Section, denoiser: Denoiser, stage: Stage, classes:
         guidance: float = defaults["guidance"],
         grid: str = defaults["grid"],
     ) -> Float[Array, "N ..."]:
+        if condition is not None and not classes:
+            raise UserError("model.conditional=False: samples of one class need a model trained with True.")
         if guidance != 1.0 and not classes:
             raise UserError(f"--guidance={guidance} needs a model that was trained with model.conditional=True.")
         times_asked = _named(grids.GRIDS, grid, "--grid")(denoiser.path, steps)
         options = defaults["options"] if sampler == defaults["sampler"] else {}
         make = config.select("latent.diffusion.samplers", sampler, "sampler", "--sampler")
         walk = make(denoiser.path, times_asked, **options)
-        label = _labels(keys, condition, classes)
+        label = rng.classes(keys, classes) if classes and condition is None else condition
 
         def estimate(params: Params, x: Array, t: Array, previous: Any = None) -> predictions.Denoised:
             return _guided(denoiser, params, x, jnp.full(len(x), t), label, previous, guidance)
 
         walk = sampling.self_conditioned(walk) if denoiser.self_conditioning else walk
         start = sampling.start(keys, stage.shape, schedules.prior_scale(denoiser.path, times_asked[0]))
-        z = sampling.runner(walk, estimate)(params, start, keys)
+        # On CPU convolutions must not be in a loop: the steps are written out, and take that much longer to compile.
+        unroll = 1 if loops.rollable(estimate, params, start, times_asked[0]) else walk.num_steps
+        z = sampling.runner(walk, estimate, unroll=unroll)(params, start, keys)
         return stage.decode(params, extra, z)
 
     return sample
-
-
-def _labels(keys: Key[Array, "N"], condition: Any, classes: int) -> Int[Array, "N"] | None:
-    """The classes asked for, or one drawn evenly for every sample."""
-    if not classes:
-        return None
-    if condition is not None:
-        return condition
-    return jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, LABELS), (), 0, classes))(keys)
 
 
 def _guided(

@@ -26,8 +26,8 @@ def digits():
     return jnp.float32(np.stack(each))
 
 
-def measure(metric, sample, shape=(8, 8, 1)):
-    model = Model(lambda *_: ({}, {}), (), lambda *_: {}, sample)
+def measure(metric, sample, shape=(8, 8, 1), classes=10):
+    model = Model(lambda *_: ({}, {}), (), lambda *_: {}, sample, classes=classes)
     split = Split(np.zeros((10, *shape), np.float32), np.zeros(10, np.int32))
     protocol = {"split": "test", "data": "digits"}
     data = evaluate.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=128)
@@ -72,14 +72,14 @@ def test_labels_agree_where_the_generator_obeys(digits):
 
 
 def test_models_without_labels_and_other_shapes_are_undefined_with_a_reason(digits):
-    def unlabelled(params, extra, keys, condition):
-        if condition is not None:
-            raise UserError("no labels here")
+    def small(params, extra, keys, condition):
         return jnp.zeros((len(keys), 4, 4, 1))
 
-    assert measure(label_agreement, unlabelled)["label_agreement"].reason == "no labels here"
-    small = measure(class_coverage, unlabelled)
-    assert all("(8, 8, 1)" in result.reason and result.value is None for result in small.values())
+    unlabelled = measure(label_agreement, draws(digits), classes=0)["label_agreement"]
+    assert unlabelled.value is None and "can be asked for 0" in unlabelled.reason
+    for metric in (class_coverage, label_agreement):
+        found = measure(metric, small).values()
+        assert all("(8, 8, 1)" in result.reason and result.value is None for result in found)
 
 
 @pytest.mark.parametrize("metric", [class_coverage, label_agreement])

@@ -11,8 +11,10 @@ import scipy.stats
 
 import latent
 from latent import config, rng
+from latent.adversarial import losses as adversarial
+from latent.adversarial import spectral_norm
 from latent.errors import UserError
-from latent.models import adversarial, gan, spectral_norm
+from latent.models import gan
 from latent.train import train
 from latent.types import Context, DataSpec
 from tests import harness

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import jax
@@ -69,6 +70,23 @@ def test_the_second_run_needs_the_first_directory_no_more(runs, tmp_path):
     np.testing.assert_allclose(first, latent.load(runs[1]).sample(3), atol=1e-6)
 
 
+def test_resume_is_exact_with_a_first_stage(runs, tmp_path):
+    """Law 4: what was handed over at the first start is kept, not asked for again."""
+    settings = load_config(runs[0], **{"optimizer.denoiser.schedule.horizon": 4})
+    for steps in (2, 4):
+        assert train(settings | {"train": settings["train"] | {"steps": steps}}, tmp_path / "parts") == 0
+    assert train(settings, tmp_path / "whole") == 0
+    parts, whole = (latent.load(tmp_path / name).state for name in ("parts", "whole"))
+    assert digest(parts) == digest(whole)
+
+
+def test_effective_rank_counts_even_directions():
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 5)))[0]
+    even = directions - directions.mean(axis=0)
+    assert first_stage.effective_rank(np.linalg.qr(even)[0]) == pytest.approx(5.0, rel=0.05)
+    assert first_stage.effective_rank(directions[:, :1] * np.ones(5)) == pytest.approx(1.0, abs=1e-6)
+
+
 def test_what_does_not_fit_is_refused(runs, tmp_path):
     stage, _ = runs
     with pytest.raises(UserError, match=r"holds no run"):
@@ -119,12 +137,28 @@ def test_the_null_token_is_no_class(pixels):
         assert np.abs(draw(pixels, label, guidance=1.0) - draw(pixels, label, guidance=0.0)).max() > 1e-3
 
 
+@pytest.mark.parametrize(("net", "unroll"), [("unet", 3), ("residual_mlp", 1)])
+def test_convolutions_are_not_sampled_in_a_loop_on_cpu(net, unroll):
+    changes = {"model.net.name": net, "model.net.channels": (8,), "model.net.attention_levels": ()}
+    changes["model.schedule.name"] = "continuous_cosine"  # a table is searched in loops of its own
+    settings = config.load("configs/latent_ddpm.py:tiny", changes | {"model.net.self_conditioning": False})
+    shape = (4, 4, 1) if net == "unet" else (4,)
+    model = latent_ddpm.build(
+        config.Section(settings.model.to_dict()), DataSpec("toy", shape, 4, 64, np.zeros(shape, np.float32), "real")
+    )
+    params, extra = jax.eval_shape(model.init, jax.random.key(0), {"x": jnp.zeros((1, *shape))})
+    program = str(jax.make_jaxpr(model.sample)(params, extra, jax.random.split(jax.random.key(0), 2)))
+    assert set(re.findall(r"unroll=(\d+)", program)) == {str(unroll)}
+
+
 def test_guidance_without_classes_is_refused():
     settings = config.load("configs/latent_ddpm.py:tiny", {**LATENTS, "model.conditional": False})
     spec = DataSpec("toy", (3,), 0, 64, np.zeros(3, np.float32), "real")
     model = latent_ddpm.build(config.Section(settings.model.to_dict()), spec)
     with pytest.raises(UserError, match=r"--guidance=2\.0 .*model\.conditional=True"):
         jax.eval_shape(lambda: model.sample({}, {}, jax.random.split(jax.random.key(0), 2), guidance=2.0))
+    with pytest.raises(UserError, match=r"model\.conditional=False"):
+        model.sample({}, {}, jax.random.split(jax.random.key(0), 2), jnp.zeros(2, jnp.int32))
     with pytest.raises(UserError, match=r"model\.conditional=True needs classes"):
         values = config.load("configs/latent_ddpm.py:tiny", LATENTS).model.to_dict()
         latent_ddpm.build(config.Section(values), spec)

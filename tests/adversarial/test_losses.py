@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent.models import adversarial
+from latent.adversarial import losses as adversarial
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "gan_losses.npz")
 NAMES = {

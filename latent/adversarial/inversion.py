@@ -11,6 +11,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Key
 
+from latent.loops import rollable
 from latent.types import Latent
 
 
@@ -49,17 +50,11 @@ def invert(
         return (z - settings.learning_rate * direction, state), None
 
     z = starts.reshape(count * restarts, latent_dim)
-    unroll = 1 if _rollable(errors, z) else settings.steps
+    # Unrolled steps cost compilation time: keep them few where the generator has convolutions.
+    unroll = 1 if rollable(errors, z) else settings.steps
     (z, _), _ = lax.scan(update, (z, adam.init(z)), length=settings.steps, unroll=unroll)
     found = errors(z).reshape(count, restarts)
     best = jnp.argmin(found, axis=1)
     pick = lambda values: values[jnp.arange(count), best]  # noqa: E731
     code = pick(z.reshape(count, restarts, latent_dim))
     return Latent(code, code, {"squared_error": pick(found)})
-
-
-def _rollable(function: Callable[..., Array], *arguments: Array) -> bool:
-    """Whether it may be computed inside a loop: not on CPU with convolutions, 5 to 13 times slower there. Unrolled
-    steps cost compilation time instead: keep them few."""
-    program = str(jax.make_jaxpr(function)(*arguments))
-    return jax.default_backend() != "cpu" or not ("convolution" in program or "conv_general_dilated" in program)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent.models import adversarial, augmentation
+from latent.adversarial import augmentation
+from latent.adversarial import losses as adversarial
 
 COUNT, SIDE = 400, 16
 KEYS = jax.random.split(jax.random.key(0), COUNT)

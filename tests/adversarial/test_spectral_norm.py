@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent.models import spectral_norm
+from latent.adversarial import spectral_norm
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "gan_losses.npz")
 normalise = jax.jit(spectral_norm.normalise, static_argnames="rounds")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from latent.models.inversion import Inversion, invert
+from latent.adversarial.inversion import Inversion, invert
 
 KEYS = jax.random.split(jax.random.key(0), 20)
 X = jnp.float32(np.random.default_rng(0).normal(size=(20, 3)))

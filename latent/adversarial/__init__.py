@@ -1,0 +1,1 @@
+"""The axes of a GAN: losses, penalties, spectral normalisation, augmentation, inversion; models/gan.py joins them."""
