@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,9 +86,10 @@ def products(training: Training) -> tuple[Callable[[], float], float]:
     return lambda: seconds(lambda: compiled(weights)) / REPEATED, flops
 
 
-def make(name: str, workdir: Path, steps: int) -> Training:
-    """A training of configs/vae.py:NAME that does nothing but train and log."""
-    changes = {
+def make(path: str, workdir: Path, steps: int, changes: Mapping[str, Any] | None = None) -> Training:
+    """A training of the config `path` that does nothing but train and log, at a constant rate."""
+    players = config.load(path).optimizer.keys()
+    idle = {
         "train.steps": steps,
         "log.every": steps // 10,
         "log.wandb": "disabled",
@@ -96,13 +98,11 @@ def make(name: str, workdir: Path, steps: int) -> Training:
         "eval.every": 0,
         "checkpoint.every": 0,
         "checkpoint.best_metric": "",
-        "optimizer.autoencoder.schedule.name": "constant",
-        "optimizer.autoencoder.schedule.warmup_steps": 0,
     }
-    settings = build.resolved(config.load(f"configs/vae.py:{name}", changes).to_dict())
-    experiment = build.build(settings)
-    driver = build.driver(settings)
-    return Training(experiment, driver, workdir, profile=False)
+    idle |= {f"optimizer.{player}.schedule.name": "constant" for player in players}
+    idle |= {f"optimizer.{player}.schedule.warmup_steps": 0 for player in players}
+    settings = build.resolved(config.load(path, idle | dict(changes or {})).to_dict())
+    return Training(build.build(settings), build.driver(settings), workdir, profile=False)
 
 
 def loop_step(name: str, steps: int) -> tuple[float, float]:
@@ -111,7 +111,7 @@ def loop_step(name: str, steps: int) -> tuple[float, float]:
         workdir, standard = Path(folder), sys.stdout
         sys.stdout = quiet
         try:
-            with make(name, workdir, steps) as training:
+            with make(f"configs/vae.py:{name}", workdir, steps) as training:
                 training.loop()
         finally:
             sys.stdout = standard
@@ -124,17 +124,23 @@ def loop_step(name: str, steps: int) -> tuple[float, float]:
 def bare_step(name: str, steps: int) -> tuple[float, float, float]:
     """(seconds a step of the same compiled program called again and again on the same inputs, seconds of its matrix
     products alone, FLOPs of those)."""
-    with tempfile.TemporaryDirectory() as folder, make(name, Path(folder), steps) as training:
+    with tempfile.TemporaryDirectory() as folder, make(f"configs/vae.py:{name}", Path(folder), steps) as training:
         alone, flops = products(training)
-        dispatch = training.dispatches[0]
-        inputs = training.driver.place(training.feed.inputs(0, training.count))
-        state, _ = jax.block_until_ready(dispatch(training.state, training.seed, training.resident, inputs))
-        calls = max(1, steps // training.count)
-        start = time.perf_counter()
-        for _ in range(calls):
-            state, metrics = dispatch(state, training.seed, training.resident, inputs)
-        jax.block_until_ready((state, metrics))
-        return (time.perf_counter() - start) / (calls * training.count), alone(), flops
+        return dispatched(training, steps), alone(), flops
+
+
+def dispatched(training: Training, steps: int) -> float:
+    """Seconds a step of a training's own compiled program, called again and again on the same inputs."""
+    dispatch = training.dispatches[0]
+    inputs = training.driver.place(training.feed.inputs(0, training.count))
+    state, _ = jax.block_until_ready(dispatch(training.state, training.seed, training.resident, inputs))
+    calls = max(1, steps // training.count)
+    start = time.perf_counter()
+    for _ in range(calls):
+        state, metrics = dispatch(state, training.seed, training.resident, inputs)
+    jax.block_until_ready((state, metrics))
+    training.state = state  # the one before was donated
+    return (time.perf_counter() - start) / (calls * training.count)
 
 
 def start_up() -> float:
