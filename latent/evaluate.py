@@ -109,14 +109,12 @@ class EvaluationData:
     def samples(self, state: State, count: int, classes: int = 0) -> np.ndarray:
         """The model's first `count` samples of this seed, on the host; sample i does not depend on `count`. With
         `classes` sample i is one of class i modulo classes."""
-        if "sample" not in self._compiled:
-            self._compiled["sample"] = jax.jit(lambda s, keys, c: self.model.sample(s.params, s.extra, keys, c))
         batches = []
         for start in range(0, count, self._batch_size):
             numbers = np.arange(start, start + self._batch_size)
             given = (rng.sample_keys(self.seed, numbers), np.int32(numbers % classes) if classes else None)
             given = jax.device_put(given, self._sharding) if self._sharding is not None else given
-            batches.append(np.asarray(self._compiled["sample"](state, *given)))
+            batches.append(np.asarray(self.model.sample(state.params, state.extra, *given)))
         return np.concatenate(batches)[:count]
 
     def batch(self, count: int) -> Batch:

@@ -50,7 +50,6 @@ class Gallery:
                 state.params, state.extra, model.encode(state.params, state.extra, x, keys).mean
             )
         )
-        self._sample = jax.jit(lambda state, keys: model.sample(state.params, state.extra, keys, None))
 
     def draw(self, state: State) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"]]]:
         """(name, grid) of what the family can show: reconstructions (each original above its copy) and samples."""
@@ -61,7 +60,8 @@ class Gallery:
             yield "reconstructions", grid(self.reconstructions(state), self._side, scale)
         if self._model.sample is not None:
             keys = rng.sample_keys(self._data.seed, np.arange(self._side**2))
-            yield "samples", grid(np.asarray(self._sample(state, keys)), self._side, scale)
+            samples = self._model.sample(state.params, state.extra, keys, None)
+            yield "samples", grid(np.asarray(samples), self._side, scale)
 
     def reconstructions(self, state: State) -> Float[np.ndarray, "N H W C"]:
         """Rows of originals, each followed by the row of their reconstructions."""

@@ -50,7 +50,6 @@ class Run:
             store.close()
         self.step = int(self.state.step)
         self._data: dict[str, evaluate.EvaluationData] = {}
-        self._samplers: dict[tuple, Any] = {}
 
     def encode(self, x: Shaped[Array, "B ..."] | np.ndarray, seed: int = 0) -> Latent:
         """Encodes prepared examples (what `examples` returns) to a `Latent` with mean, sample and info."""
@@ -70,14 +69,12 @@ class Run:
         condition = None if condition is None else self._classes(condition, num)
         if not 0 <= seed < 2**32:
             raise UserError(f"--seed={seed} must lie in [0, 2**32).")
-        known = tuple(sorted(options.items()))
-        if known not in self._samplers:
-            unknown = options.keys() - inspect.signature(self.model.sample).parameters.keys()
-            if unknown:
-                family = self.config["model"]["name"]
-                raise UserError(f"--{min(unknown)}: model.name={family!r} has no such sampling option.")
-            self._samplers[known] = jax.jit(lambda s, k, c: self.model.sample(s.params, s.extra, k, c, **options))
-        return self._samplers[known](self.state, rng.sample_keys(seed, jnp.arange(num)), condition)
+        unknown = options.keys() - inspect.signature(self.model.sample).parameters.keys()
+        if unknown:
+            family = self.config["model"]["name"]
+            raise UserError(f"--{min(unknown)}: model.name={family!r} has no such sampling option.")
+        keys = rng.sample_keys(seed, jnp.arange(num))
+        return self.model.sample(self.state.params, self.state.extra, keys, condition, **options)
 
     def examples(self, split: str, limit: int = 0) -> dict[str, np.ndarray]:
         """Prepared examples of a split: {"x", "label", "index"}, as evaluation sees them, and the "factors" of a set

@@ -109,7 +109,8 @@ class Model(NamedTuple):
     terms       (params, extra, batch, context) -> {term: [B]}: the evaluation view, built from the same functions
                 as the losses
     sample      (params, extra, keys [N], condition [N] or None, **options) -> x [N, ...]; one key a sample, so
-                sample i cannot depend on the batch it was made in
+                sample i cannot depend on the batch it was made in. It compiles itself, as one program or as steps,
+                and keeps what it compiled for each choice of options: callers never put it under `jit`
     encode      (params, extra, x [B, ...], keys [B]) -> Latent
     decode      (params, extra, z [B, ...]) -> x [B, ...], the mean of p(x | z)
     log_weights (params, extra, batch, context, num_samples) -> [K, B]: log p(x, z_k) - log q(z_k | x)

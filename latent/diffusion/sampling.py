@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from latent import rng
+from latent import loops, rng
 from latent.diffusion.predictions import Denoised
 from latent.diffusion.schedules import Path
 
@@ -69,40 +69,46 @@ def snr_ratio(grid: Levels) -> Float[Array, "S"]:
 
 
 def runner(
-    sampler: Sampler, denoise: Callable[[Any, Array, Array], Denoised], scan: bool = True, unroll: int = 1
+    sampler: Sampler, denoise: Callable[[Any, Array, Array], Denoised], scan: bool | None = None
 ) -> Callable[[Any, Array, Key[Array, "N"]], Any]:
     """Compiles (inputs, x [N, ...], keys [N]) -> sample; keep it, a second call with equal shapes compiles nothing.
 
     `denoise(inputs, x, t)` gets whatever arrays it needs (parameters, labels) through the pytree `inputs`. With `scan`
     the steps are one compiled loop; without, every step is dispatched by itself, which nets with convolutions need on
-    CPU: XLA runs convolutions inside loops an order of magnitude slower there. Not to be called under `jit` without
-    `scan`: under `jit` such nets need `unroll` = all steps, which costs compilation time. x is drawn by the caller:
-    `start` for samples, a noised input for editing.
+    CPU: XLA runs convolutions inside loops an order of magnitude slower there, and written out they take minutes to
+    compile. None: whichever suits the backend and the net (`loops.rollable`). Where it does not scan it is not to be
+    called under `jit`, which would write all steps out. x is drawn by the caller: `start` for samples, a noised input
+    for editing.
     """
 
     def step(inputs: Any, carry: Carry, i: Array, keys: Key[Array, "N"], like: Array) -> Carry:
         noise = _noise(keys, i, like)
         return sampler.step(lambda *where: denoise(inputs, *where), carry, i, noise)
 
-    if scan:
-
-        @jax.jit
-        def run(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
-            like = jax.tree.leaves(x)[0]
-            body = lambda carry, i: (step(inputs, carry, i, keys, like), None)  # noqa: E731
-            return sampler.finish(lax.scan(body, sampler.init(x), jnp.arange(sampler.num_steps), unroll=unroll)[0])
-
-        return run
+    @jax.jit
+    def scanned(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
+        like = jax.tree.leaves(x)[0]
+        body = lambda carry, i: (step(inputs, carry, i, keys, like), None)  # noqa: E731
+        return sampler.finish(lax.scan(body, sampler.init(x), jnp.arange(sampler.num_steps))[0])
 
     begin, single, finish = jax.jit(sampler.init), jax.jit(step), jax.jit(sampler.finish)
 
-    def run_steps(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
+    def stepped(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
         carry, like = begin(x), jax.tree.leaves(x)[0]
         for i in range(sampler.num_steps):
             carry = single(inputs, carry, jnp.asarray(i), keys, like)
         return finish(carry)
 
-    return run_steps
+    if scan is not None:
+        return scanned if scan else stepped
+    chosen: list[Callable[..., Any]] = []
+
+    def run(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
+        if not chosen:
+            chosen.append(scanned if loops.rollable(scanned, inputs, x, keys) else stepped)
+        return chosen[0](inputs, x, keys)
+
+    return run
 
 
 def _noise(keys: Key[Array, "N"], i: Int[Array, ""], like: Float[Array, "N ..."]) -> Float[Array, "N ..."]:

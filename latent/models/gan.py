@@ -8,6 +8,7 @@ axes of their own: each goes with every loss and every net.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -190,6 +191,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         fake = nets.sample(params, context.keys("noise"), label)
         return _terms(losses, score(batch["x"], "real"), score(fake, "fake"))
 
+    @partial(jax.jit, static_argnames=("temperature", "truncation"))
     def sample(
         params: Params,
         extra: Extra,

@@ -6,6 +6,8 @@ the other papers are other choices on the same axes, and each axis (`latent/auto
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -52,6 +54,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     def decode(params: Params, extra: Extra, z: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
         return parts.likelihood.mean(parts.decode(params, parts.bottleneck.snap(params, extra, z)))
 
+    @partial(jax.jit, static_argnames="temperature")
     def sample(
         params: Params,
         extra: Extra,

@@ -65,7 +65,7 @@ def test_images_are_generated_in_their_range():
     shape = (8, 8, 1)
     model = build(shape, "unit", **{"net.name": "convnet", "net.channels": (4, 4), "net.hidden": ()})
     params, extra = jax.jit(model.init)(jax.random.key(0), batch(shape=shape))
-    x = jax.jit(lambda k: model.sample(params, extra, k, None, temperature=50.0))(rng.sample_keys(0, np.arange(5)))
+    x = model.sample(params, extra, rng.sample_keys(0, np.arange(5)), None, temperature=50.0)
     assert x.shape == (5, *shape) and 0.0 <= float(x.min()) < float(x.max()) <= 1.0
 
 
@@ -93,7 +93,7 @@ def test_the_projection_is_an_inner_product_of_label_and_features():
 def test_the_generator_reads_the_embedding_of_the_class():
     model, params, extra = conditional(**{"net.hidden": ()})
     keys, label = rng.sample_keys(0, np.arange(6)), jnp.arange(6, dtype=jnp.int32) % 3
-    found = jax.jit(model.sample)(params, extra, keys, label)
+    found = model.sample(params, extra, keys, label)
     embedding, output = params["generator"]["embedding"]["kernel"], params["generator"]["generator"]["output"]
     given = jnp.concatenate([rng.normal(keys, 2), embedding[label]], axis=1)
     np.testing.assert_allclose(found, given @ output["kernel"] + output["bias"], rtol=1e-4, atol=1e-5)
@@ -103,20 +103,19 @@ def test_the_generator_reads_the_embedding_of_the_class():
 def test_without_a_condition_classes_are_drawn_evenly_from_the_samples_keys():
     model, params, extra = conditional()
     keys = rng.sample_keys(0, np.arange(600))
-    sample = jax.jit(model.sample)
-    free = sample(params, extra, keys, None)
-    each = jnp.stack([sample(params, extra, keys, jnp.full(600, label, jnp.int32)) for label in range(3)])
+    free = model.sample(params, extra, keys, None)
+    each = jnp.stack([model.sample(params, extra, keys, jnp.full(600, label, jnp.int32)) for label in range(3)])
     distance = jnp.abs(each - free).max(axis=2)
     np.testing.assert_allclose(distance.min(axis=0), 0.0, atol=1e-5)
     assert np.abs(np.bincount(distance.argmin(axis=0), minlength=3) - 200).max() < 4 * np.sqrt(600 * 2 / 9)
-    np.testing.assert_allclose(sample(params, extra, keys[7:9], None), free[7:9], atol=1e-5)
+    np.testing.assert_allclose(model.sample(params, extra, keys[7:9], None), free[7:9], atol=1e-5)
 
 
 def test_truncation_draws_again_outside_the_bound():
     """With the identity for a generator: the law of scipy's truncated normal, and nothing beyond."""
     model = build(**{"net.hidden": (), "latent_dim": 2})
     params = {"generator": {"output": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}}}
-    draw = lambda **options: jax.jit(lambda k: model.sample(params, {}, k, None, **options))  # noqa: E731
+    draw = lambda **options: lambda k: model.sample(params, {}, k, None, **options)  # noqa: E731
     keys = rng.sample_keys(0, np.arange(4000))
     z = draw(truncation=0.7)(keys)
     assert float(jnp.abs(z).max()) <= 0.7
