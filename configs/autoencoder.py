@@ -16,6 +16,7 @@ def _images() -> ConfigDict:
     """What most variants share: MNIST, grey, a small convolutional net."""
     config = vae.family()
     config.data.name = "mnist"
+    base.judge_samples(config, "lenet_mnist", 10_000)
     config.model.latent_dim = 16
     config.model.likelihood = "gaussian"
     config.model.net.name = "convnet"
@@ -235,6 +236,7 @@ def first_stage_digits() -> ConfigDict:
     """
     config = _add_critic(_images())
     config.data.name = "digits"
+    base.judge_samples(config, "lenet_digits", 2000)
     config.model.latent_dim = 2
     config.model.likelihood = "laplace"
     config.model.perceptual = "lenet_digits"

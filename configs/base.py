@@ -66,6 +66,38 @@ def get_config() -> ConfigDict:
     return config
 
 
+def judge_samples(config: ConfigDict, extractor: str, num_samples: int) -> None:
+    """Options of every metric on samples: by which extractor (a LeNet of latent/extractors; all but those that need
+    classes take "pixels" too), of how many samples."""
+    judged = {"extractor": extractor, "num_samples": num_samples}
+    options = {
+        "frechet_distance": judged,
+        "frechet_reconstruction": {"extractor": extractor},
+        "kid": {**judged, "num_subsets": 0, "subset_size": 100},  # 0: all pairs; the literature's are 100 of 1000
+        "class_score": judged,
+        "class_coverage": judged,
+        "label_agreement": judged,
+        "prdc": {**judged, "k": 5},
+        "memorisation": {"extractor": "pixels", "num_samples": min(num_samples, 2000), "duplicate_below": 0.1},
+    }
+    for name, values in options.items():
+        config.eval.options[name] = ConfigDict(values)
+
+
+def judge_codes(config: ConfigDict, limit: int = 10_000) -> None:
+    """Options of the metrics on codes; `limit` is the number of examples that a probe or a clustering is fitted on and
+    that an aggregate posterior is made of (0: all)."""
+    options = {
+        "active_units": {"threshold": 0.01},
+        "kl_dimensions": {"largest": 5},
+        "aggregate_posterior": {"limit": limit},
+        "probes": {"limit": limit},
+        "clustering": {"clusters": 0, "limit": limit},  # 0: as many as there are classes
+    }
+    for name, values in options.items():
+        config.eval.options[name] = ConfigDict(values)
+
+
 def optimizer(name: str = "adam", **changes) -> ConfigDict:
     """One player's optimiser block."""
     block = ConfigDict()

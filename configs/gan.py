@@ -70,6 +70,7 @@ def mixture() -> ConfigDict:
     config.train.batch_size = 256
     config.eval.metrics = ("mode_coverage",)
     config.eval.options.mode_coverage = ConfigDict({"num_samples": 2500})
+    base.judge_samples(config, "pixels", 2500)
     config.eval.every = 5000
     config.checkpoint.every = 5000
     config.checkpoint.best_metric = "modes"
@@ -84,7 +85,7 @@ def _images(extractor: str) -> ConfigDict:
     config.hparams.critic.r2 = 0.05
     config.train.batch_size = 64
     config.eval.metrics = ("class_coverage",)
-    config.eval.options.class_coverage = ConfigDict({"extractor": extractor, "num_samples": 2000})
+    base.judge_samples(config, extractor, 2000)
     config.log.every = 200
     return config
 
@@ -136,7 +137,6 @@ def mnist_conditional() -> ConfigDict:
     config = mnist()
     config.model.conditional = True
     config.eval.metrics = ("class_coverage", "label_agreement")
-    config.eval.options.label_agreement = config.eval.options.class_coverage.copy_and_resolve_references()
     return config
 
 
@@ -151,7 +151,7 @@ def fashion_mnist() -> ConfigDict:
     config = mnist()
     config.data.name = "fashion_mnist"
     config.model.net.channels = (64, 128)
-    config.eval.options.class_coverage.extractor = "lenet_fashion_mnist"
+    base.judge_samples(config, "lenet_fashion_mnist", 2000)
     return config
 
 
@@ -159,7 +159,8 @@ def _tiny(config: ConfigDict) -> ConfigDict:
     config.train.steps = 4
     config.train.batch_size = 16
     for options in config.eval.options.values():
-        options.num_samples = 100
+        if "num_samples" in options:
+            options.num_samples = 100
     config.eval.every = 2
     config.checkpoint.every = 2
     config.log.every = 2
@@ -189,7 +190,6 @@ def tiny_conditional() -> ConfigDict:
     config.model.net.channels = (4,)
     config.model.net.attention = 4
     config.eval.metrics = ("class_coverage", "label_agreement")
-    config.eval.options.label_agreement = config.eval.options.class_coverage.copy_and_resolve_references()
     return _tiny(config)
 
 

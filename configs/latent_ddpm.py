@@ -62,8 +62,7 @@ def digits() -> ConfigDict:
     config.optimizer.denoiser.schedule.name = "cosine"
     config.optimizer.denoiser.schedule.warmup_steps = 200
     config.eval.metrics = ("class_coverage", "label_agreement", "frechet_distance")
-    for metric in config.eval.metrics:
-        config.eval.options[metric] = ConfigDict({"extractor": "lenet_digits", "num_samples": 2000})
+    base.judge_samples(config, "lenet_digits", 2000)
     config.eval.every = 6000
     config.checkpoint.every = 2000
     config.log.every = 500
@@ -83,8 +82,7 @@ def mnist() -> ConfigDict:
     config.data.name = "mnist"
     config.train.batch_size = 256
     config.train.steps = 20_000
-    for metric in config.eval.metrics:
-        config.eval.options[metric] = ConfigDict({"extractor": "lenet_mnist", "num_samples": 5000})
+    base.judge_samples(config, "lenet_mnist", 5000)
     config.eval.every = 20_000
     config.checkpoint.every = 5000
     return config
@@ -101,8 +99,7 @@ def fashion_mnist() -> ConfigDict:
     """  # noqa: E501
     config = mnist()
     config.data.name = "fashion_mnist"
-    for metric in config.eval.metrics:
-        config.eval.options[metric].extractor = "lenet_fashion_mnist"
+    base.judge_samples(config, "lenet_fashion_mnist", 5000)
     return config
 
 
@@ -119,8 +116,7 @@ def tiny() -> ConfigDict:
     config.train.steps = 4
     config.train.batch_size = 16
     config.optimizer.denoiser.schedule.warmup_steps = 1
-    for metric in config.eval.metrics:
-        config.eval.options[metric].num_samples = 128
+    base.judge_samples(config, "lenet_digits", 128)
     config.eval.every = 2
     config.checkpoint.every = 2
     config.log.every = 2

@@ -91,7 +91,7 @@ def family() -> ConfigDict:
         hparams[term] = weight
     config.eval.metrics = ("elbo", "iwae", "active_units", "reconstruction")
     config.eval.options.iwae = ConfigDict({"num_samples": 50, "chunk": 50, "limit": 1000})
-    config.eval.options.active_units = ConfigDict({"threshold": 0.01})
+    base.judge_codes(config)
     for name, options in FACTOR_METRICS.items():
         config.eval.options[name] = ConfigDict(options)
     config.checkpoint.best_metric = "elbo"
@@ -111,7 +111,7 @@ def digits() -> ConfigDict:
     config.model.latent_dim = 8
     config.model.likelihood = "gaussian_learned"
     config.model.net.hidden = (128, 64)
-    config.eval.options.frechet_distance = ConfigDict({"extractor": "lenet_digits", "num_samples": 2000})
+    base.judge_samples(config, "lenet_digits", 2000)
     config.train.steps = 12_000
     config.optimizer.autoencoder.schedule.name = "cosine"
     config.optimizer.autoencoder.schedule.warmup_steps = 200
@@ -133,7 +133,7 @@ def mnist() -> ConfigDict:
     config = family()
     config.data.name = "mnist"
     config.data.binarise = "dynamic"
-    config.eval.options.frechet_distance = ConfigDict({"extractor": "lenet_mnist", "num_samples": 10_000})
+    base.judge_samples(config, "lenet_mnist", 10_000)
     config.train.steps = 20_000
     config.optimizer.autoencoder.schedule.name = "cosine"
     config.optimizer.autoencoder.schedule.warmup_steps = 500
@@ -152,7 +152,7 @@ def fashion_mnist() -> ConfigDict:
     """
     config = mnist()
     config.data.name = "fashion_mnist"
-    config.eval.options.frechet_distance.extractor = "lenet_fashion_mnist"
+    base.judge_samples(config, "lenet_fashion_mnist", 10_000)
     config.data.binarise = "none"
     return config
 
@@ -180,7 +180,7 @@ def fashion_latent16() -> ConfigDict:
     """
     config = mnist_latent16()
     config.data.name = "fashion_mnist"
-    config.eval.options.frechet_distance.extractor = "lenet_fashion_mnist"
+    base.judge_samples(config, "lenet_fashion_mnist", 10_000)
     return config
 
 
@@ -246,6 +246,8 @@ def tiny() -> ConfigDict:
     config.eval.options.iwae.num_samples = 4
     config.eval.options.iwae.chunk = 2
     config.eval.options.iwae.limit = 32
+    base.judge_codes(config, limit=100)
+    base.judge_samples(config, "lenet_digits", 100)
     config.checkpoint.every = 2
     config.log.every = 2
     config.log.images = 4

@@ -55,6 +55,7 @@ class Experiment(NamedTuple):
             "preprocessing": preprocessing(self.config["data"]),
             "weights": average or "raw",
         }
+        training = None if split == "train" else self.evaluation_data("train", seed, average, sharding)
         return EvaluationData(
             self.recipe.model,
             self.dataset.splits[split],
@@ -63,6 +64,7 @@ class Experiment(NamedTuple):
             seed=seed,
             batch_size=self.config["eval"]["batch_size"],
             sharding=sharding,
+            training=training,
         )
 
 

@@ -28,14 +28,21 @@ from latent.types import Batch, Context, DataSpec, Extra, Indices, Model, Params
 
 DIRECTORY = "evaluation"
 PACKAGE = "latent.metrics"
-FACTORS = "factors"
-"""What a metric needs that the data must have and not the model: known factors of variation."""
+FACTORS, LABELS, TRAINING = "factors", "labels", "training"
+"""What a metric may need that the data must have and not the model: known factors of variation, a class for every
+example, the training split beside the one that is evaluated."""
+WITHOUT = {
+    FACTORS: "{data} has no known factors of variation",
+    LABELS: "{data} has no classes",
+    TRAINING: "there is no training split beside this one",
+}
 
 
 class EvaluationData:
     """One split, ready to be streamed through functions of a model.
 
     `protocol` is what every passport starts from: split, data hash, preprocessing, weights (raw or an average).
+    `training` is the training split in the same form, for metrics that fit something or look for copies.
     """
 
     def __init__(
@@ -48,13 +55,16 @@ class EvaluationData:
         seed: int,
         batch_size: int,
         sharding: NamedSharding | None = None,
+        training: EvaluationData | None = None,
     ):
-        self.model, self.split, self.seed = model, split, seed
+        self.model, self.split, self.seed, self.training = model, split, seed, training
         self.protocol = dict(protocol)
         self._prepare, self._batch_size, self._sharding = prepare, batch_size, sharding
         if sharding is not None:
             self._batch_size += -batch_size % sharding.num_devices
         self._compiled: dict[Any, Callable] = {}
+        self._known: dict[Any, Any] = {}
+        self._drawn: tuple[Any, int, np.ndarray] | None = None
 
     def map(
         self,
@@ -89,9 +99,14 @@ class EvaluationData:
 
     def has(self, need: str, state: State) -> bool:
         """Whether there is what a metric needs: a function of the model ("encode"), one of its terms ("terms.elbo"),
-        something its encoder knows ("encode.log_scale"), or the split's factors of variation ("factors")."""
-        if need == FACTORS:
-            return self.split.factors is not None
+        something its encoder knows ("encode.log_scale"), or something of the data ("factors", "labels", "training")."""
+        if need in WITHOUT:
+            of_data = {
+                FACTORS: self.split.factors is not None,
+                LABELS: bool(np.all(self.split.label >= 0)),
+                TRAINING: self.training is not None,
+            }
+            return of_data[need]
         function, _, term = need.partition(".")
         if getattr(self.model, function) is None:
             return False
@@ -106,9 +121,26 @@ class EvaluationData:
         raw = self._raw(np.zeros(1, np.int32), sharded=False)
         return set(jax.eval_shape(call, state, np.uint32(self.seed), raw))
 
+    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """compute() the first time, later the same again: for what follows from this split alone and not from a model,
+        such as an extractor's features of it."""
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
     def samples(self, state: State, count: int, classes: int = 0) -> np.ndarray:
         """The model's first `count` samples of this seed, on the host; sample i does not depend on `count`. With
-        `classes` sample i is one of class i modulo classes."""
+        `classes` sample i is one of class i modulo classes. Metrics share them, until `forget`."""
+        drawn = self._drawn
+        if drawn is None or drawn[0] is not state or drawn[1] != classes or len(drawn[2]) < count:
+            self._drawn = drawn = (state, classes, self._draw(state, count, classes))
+        return drawn[2][:count]
+
+    def forget(self) -> None:
+        """Lets go of the samples, and of the state they were drawn from."""
+        self._drawn = None
+
+    def _draw(self, state: State, count: int, classes: int) -> np.ndarray:
         batches = []
         for start in range(0, count, self._batch_size):
             numbers = np.arange(start, start + self._batch_size)
@@ -190,12 +222,12 @@ def run(names: Sequence[str], state: State, data: EvaluationData, options: Mappi
         module = importlib.import_module(f"{PACKAGE}.{name}")
         missing = [need for need in sorted(module.needs) if not data.has(need, state)]
         if missing:
-            reason = f"this family has no {', '.join(missing)}"
-            if FACTORS in missing:
-                reason = f"{data.protocol['data']} has no known factors of variation"
+            of_data = [WITHOUT[need].format(**data.protocol) for need in missing if need in WITHOUT]
+            reason = of_data[0] if of_data else f"this family has no {', '.join(missing)}"
             results += [passport.undefined(result, reason) for result in module.names(_options(name, options))]
             continue
         results += module.run(data.model, state, data, _options(name, options))
+    data.forget()
     return results
 
 

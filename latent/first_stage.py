@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from latent.errors import UserError
+from latent.metrics.effective_rank import effective_rank
 from latent.types import Extra, Params
 
 FILE = "latent_statistics.json"
@@ -94,14 +95,6 @@ def statistics(run: Any) -> dict[str, Any]:
     temporary.write_text(json.dumps(found, indent=1) + "\n")
     temporary.rename(path)
     return found
-
-
-def effective_rank(codes: np.ndarray) -> float:
-    """exp(entropy) of the normalised singular values of the centred codes (Roy & Vetterli 2007)."""
-    values = np.linalg.svd(codes - codes.mean(axis=0), compute_uv=False)
-    share = values / values.sum()
-    share = share[share > 0]
-    return float(np.exp(-np.sum(share * np.log(share))))
 
 
 def _digest(run: Any) -> str:

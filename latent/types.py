@@ -115,6 +115,8 @@ class Model(NamedTuple):
     decode      (params, extra, z [B, ...]) -> x [B, ...], the mean of p(x | z)
     log_weights (params, extra, batch, context, num_samples) -> [K, B]: log p(x, z_k) - log q(z_k | x)
     log_prob    (params, extra, batch, context) -> [B]: exact log p(x)
+    log_joint   (params, extra, x [B, ...], z [B, ...]) -> [B]: log p(x, z), nats, differentiable in z
+    measure     what exp of every bound above is: the "mass" of discrete x, a "density", or "neither" (soft targets)
     classes     how many classes `sample` can be asked for; 0: `condition` must be None
     loads       components of params and extra whose arrays another run trained; their config key `model.<name>` names
                 its work directory, and no player owns them
@@ -128,6 +130,8 @@ class Model(NamedTuple):
     decode: Callable[..., Shaped[Array, "B ..."]] | None = None
     log_weights: Callable[..., Float[Array, "K B"]] | None = None
     log_prob: Callable[..., Float[Array, "B"]] | None = None
+    log_joint: Callable[..., Float[Array, "B"]] | None = None
+    measure: str = "neither"
     classes: int = 0
     loads: tuple[str, ...] = ()
 

@@ -47,9 +47,14 @@ def data(batch_size=7, size=50, model=None, seed=0):
     protocol = {"split": "test", "data": "digits"}
     prepare = lambda batch, streams, train: batch  # noqa: E731
     factors = np.stack([x[:, 0] > 0, (x[:, 1] > 0) * 2 + (x[:, 2] > 0)], axis=1).astype(np.int32)
-    split = Split(x, np.full(size, -1, np.int32), factors)
+    split = Split(x, factors[:, 1], factors)
+    model = model or known_model()
+    seen = split._replace(x=np.random.default_rng(1).normal(size=(size, DIM)).astype(np.float32))
+    training = evaluate.EvaluationData(
+        model, seen, prepare, protocol | {"split": "train"}, seed=seed, batch_size=batch_size
+    )
     return evaluate.EvaluationData(
-        model or known_model(), split, prepare, protocol, seed=seed, batch_size=batch_size
+        model, split, prepare, protocol, seed=seed, batch_size=batch_size, training=training
     ), x
 
 
@@ -147,7 +152,7 @@ def test_every_metric_keeps_the_protocol(name):
     module = importlib.import_module(f"latent.metrics.{name}")
     if not hasattr(module, "run"):
         return
-    assert {need.partition(".")[0] for need in module.needs} <= {*Model._fields, evaluate.FACTORS}
+    assert {need.partition(".")[0] for need in module.needs} <= {*Model._fields, *evaluate.WITHOUT}
     chosen, _ = data()
     results = evaluate.run((name,), STATE, chosen, OPTIONS)
     assert [result.name for result in results] == evaluate.result_names((name,), OPTIONS)

@@ -17,12 +17,14 @@ from latent.types import DataSpec
 
 class Likelihood(NamedTuple):
     """log_prob(output, x, log_scale) -> [B] nats, summed over an example; mean(output) -> x; the output bias at
-    which an untrained decoder gives the mean training example; the initial log scale where it is learned."""
+    which an untrained decoder gives the mean training example; the initial log scale where it is learned; whether
+    exp(log_prob) is the "mass" of discrete x, a "density", or "neither"."""
 
     log_prob: Callable[[Array, Array, Any], Float[Array, "B"]]
     mean: Callable[[Array], Array]
     output_bias: np.ndarray
     initial_log_scale: float | None
+    measure: str = "density"
 
 
 def _sum(values: Float[Array, "B ..."]) -> Float[Array, "B"]:
@@ -59,7 +61,8 @@ def make(section: Any, spec: DataSpec) -> Likelihood:
                 f"model.likelihood='bernoulli' needs x in [0, 1]; {spec.name} has real values (allowed: gaussian)."
             )
         mean = np.clip(spec.mean, 0.001, 0.999)  # as in Burda et al. 2016
-        return Likelihood(_bernoulli, jax.nn.sigmoid, np.log(mean / (1 - mean)), None)
+        measure = "mass" if spec.support == "binary" else "neither"
+        return Likelihood(_bernoulli, jax.nn.sigmoid, np.log(mean / (1 - mean)), None, measure)
     family, _, learned = name.partition("_")
     if family in SCALED and learned in ("", "learned"):
         if section.observation_scale <= 0:

@@ -16,7 +16,7 @@ needs = {"sample"}
 
 def names(options: Any) -> tuple[str, ...]:
     """Names of the results; UserError for an extractor that does not ship."""
-    extraction.require("class_coverage", options, least=1)
+    extraction.require("class_coverage", options, least=1, classes=True)
     return ("class_coverage_min_share", "class_coverage_confidence")
 
 

@@ -13,16 +13,15 @@ import scipy.linalg
 from jaxtyping import Float
 
 from latent.evaluate import EvaluationData
-from latent.extractors import lenet
-from latent.metrics import extraction, passport
-from latent.types import Batch, Context, Extra, Model, Params, State
+from latent.metrics import extraction, passport, uncertainty
+from latent.types import Model, State
 
 needs = {"sample"}
 RESAMPLINGS = 20
 
 
 def names(options: Any) -> tuple[str, ...]:
-    """Names of the results; UserError for an extractor that does not ship."""
+    """Names of the results; UserError for an extractor that there is not."""
     extraction.require("frechet_distance", options, least=2)
     return (f"fd_{options.extractor}",)
 
@@ -47,28 +46,23 @@ def of_features(a: Float[np.ndarray, "N d"], b: Float[np.ndarray, "M d"]) -> flo
     return between(a.mean(axis=0), np.cov(a, rowvar=False), b.mean(axis=0), np.cov(b, rowvar=False))
 
 
-def _x(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> Any:
-    return batch["x"]
+def result(name: str, compared: extraction.Compared | str, paired: bool = False) -> passport.Result:
+    """The distance with its standard error by the bootstrap, over resampled samples and data alike, or the reason why
+    there is none. `paired`: sample i belongs to example i."""
+    if isinstance(compared, str):
+        return passport.undefined(name, compared)
+    sets = compared.real, compared.fake
+    fewest, width = min(map(len, sets)), compared.real.shape[1]
+    if fewest <= width:
+        reason = f"{width} features need at least {width + 1} samples and examples, not {fewest}"
+        return passport.undefined(name, reason)
+    error = float(uncertainty.bootstrap(of_features, sets, RESAMPLINGS, paired))
+    return passport.Result(name, of_features(*sets), error, "features^2", compared.protocol)
 
 
 def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[passport.Result]:
     """Distance of `options.num_samples` samples to the split, on the features of `options.extractor`.
 
-    The standard error is the bootstrap's, over resampled samples and data alike. The distance is biased upwards, more
-    so for fewer samples: it compares at equal N only.
+    The distance is biased upwards, more so for fewer samples: it compares at equal N only.
     """
-    (name,) = names(options)
-    extractor = lenet.load(options.extractor)
-    real, fake = data.map(_x, state), data.samples(state, options.num_samples)
-    if reason := extraction.misfit(extractor, fake):
-        return [passport.undefined(name, reason)]
-    features = [extraction.outputs(extractor, x)["features"] for x in (real, fake)]
-    width = features[0].shape[1]
-    if min(map(len, features)) <= width:
-        reason = f"{width} features need at least {width + 1} samples and examples, not {min(map(len, features))}"
-        return [passport.undefined(name, reason)]
-    generator = np.random.default_rng(0)
-    again = lambda values: values[generator.integers(0, len(values), len(values))]  # noqa: E731
-    resampled = [of_features(*map(again, features)) for _ in range(RESAMPLINGS)]
-    protocol = data.protocol | {"N": len(fake)} | extraction.protocol(extractor)
-    return [passport.Result(name, of_features(*features), float(np.std(resampled)), "features^2", protocol)]
+    return [result(*names(options), extraction.of_samples(options, state, data))]

@@ -16,7 +16,7 @@ needs = {"sample"}
 
 def names(options: Any) -> tuple[str, ...]:
     """Names of the results; UserError for an extractor that does not ship."""
-    extraction.require("label_agreement", options, least=1)
+    extraction.require("label_agreement", options, least=1, classes=True)
     return ("label_agreement",)
 
 

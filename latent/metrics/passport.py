@@ -58,3 +58,8 @@ def require_counts(metric: str, options: Any, **least: int) -> None:
         value = options[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < bound:
             raise UserError(f"{metric}.{name}={value!r} must be an integer of at least {bound}.")
+
+
+def fitted_on(protocol: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """What a passport says of a number for which something was fitted on the first `count` examples of a split."""
+    return {"fitted_on": protocol["split"], "fitted_sha256": protocol.get("data_sha256", ""), "fitted_N": count}

@@ -71,6 +71,12 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         code = parts.encode(params, extra, batch["x"], context.keys("posterior"), num_samples)
         return parts.weigh(params, batch["x"], code).T
 
+    def log_joint(
+        params: Params, extra: Extra, x: Float[Array, "B ..."], z: Float[Array, "B ..."]
+    ) -> Float[Array, "B"]:
+        draws = z[:, None]
+        return (parts.log_likelihood(params, x, draws)[0] + parts.prior.log_prob(params, draws))[:, 0]
+
     return Model(
         init=init,
         players=tuple(Player(name, OWNS[name], loss) for name, loss in losses.items()),
@@ -79,4 +85,6 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         encode=encode,
         decode=decode,
         log_weights=log_weights if parts.has_density else None,
+        log_joint=log_joint if parts.has_density else None,
+        measure=parts.likelihood.measure,
     )

@@ -1,0 +1,84 @@
+"""What a code tells of its example, and how far codes as a whole are from the prior.
+
+Hoffman & Johnson 2016 ("ELBO surgery"): E KL(q(z|x) || p(z)) = I_q(x; z) + KL(q(z) || p(z)), with q(z) the mean of
+q(z|x) over the examples. The first is the mutual information, the second the gap that samples from the prior suffer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.special import logsumexp
+
+from latent.evaluate import EvaluationData
+from latent.metrics import passport
+from latent.types import Batch, Context, Extra, Model, Params, State
+
+needs = {"encode.log_scale", "encode.kl"}
+CHUNK = 512
+"""Examples whose densities under all posteriors are held at a time."""
+
+
+def names(options: Any) -> tuple[str, ...]:
+    """Names of the results."""
+    passport.require_counts("aggregate_posterior", options, limit=0)
+    return ("mutual_information", "aggregate_kl")
+
+
+class Information(NamedTuple):
+    """Per example log q(z_i|x_i) - log q(z_i), nats, and how much weight the example has in the others' q(z)."""
+
+    gains: Float[np.ndarray, "N"]
+    weights: Float[np.ndarray, "N"]
+
+
+def information(
+    mean: Float[np.ndarray, "N d"], log_scale: Float[np.ndarray, "N d"], z: Float[np.ndarray, "N d"]
+) -> Information:
+    """Of draws z_i ~ q(z|x_i), against q(z) = 1/N sum_j N(z; mean_j, exp(log_scale_j)^2); memory is bounded."""
+    mean, log_scale, z = (np.asarray(values, np.float64) for values in (mean, log_scale, z))
+    count, dimensions = mean.shape
+    precision = np.exp(-2 * log_scale)
+    constant = -np.sum(log_scale, axis=1) - 0.5 * np.sum(mean**2 * precision, axis=1)
+    constant -= 0.5 * dimensions * math.log(2 * math.pi)
+    gains, weights = np.empty(count), np.zeros(count)
+    for start in range(0, count, CHUNK):
+        rows = z[start : start + CHUNK]
+        # log N(z_i; j) for all i, j, the square multiplied out: two matrix products and no array [N, N, d].
+        densities = constant + rows @ (mean * precision).T - 0.5 * (rows**2) @ precision.T
+        marginal = logsumexp(densities, axis=1)
+        places = np.arange(len(rows))
+        gains[start : start + CHUNK] = densities[places, start + places] - marginal + math.log(count)
+        weights += np.exp(densities - marginal[:, None]).sum(axis=0)
+    return Information(gains, weights)
+
+
+def _posterior(
+    model: Model, params: Params, extra: Extra, batch: Batch, context: Context
+) -> tuple[Float[Array, "B d"], Float[Array, "B d"], Float[Array, "B d"], Float[Array, "B"]]:
+    latent = model.encode(params, extra, batch["x"], context.keys("posterior"))
+    flat = lambda values: values.reshape(values.shape[0], -1)  # noqa: E731
+    return flat(latent.mean), flat(latent.info["log_scale"]), flat(latent.sample), flat(latent.info["kl"]).sum(axis=1)
+
+
+def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[passport.Result]:
+    """Both, in nats, over the first `options.limit` examples (0: all), one draw of z each.
+
+    q(z) is the aggregate of these N examples: the information cannot exceed log N, and falls short where it comes near.
+    Standard errors follow from the influence of every example, on its own term and on the aggregate.
+    """
+    mean, log_scale, z, kl = data.map(_posterior, state, limit=options.limit)
+    count = len(mean)
+    if count < 2:
+        return [passport.undefined(name, "an aggregate needs at least 2 examples") for name in names(options)]
+    gains, weights = information(mean, log_scale, z)
+    kl = kl.astype(np.float64)
+    protocol = data.protocol | {"N": count, "samples": 1, "ceiling": math.log(count)}
+    terms = (gains, gains - weights), (kl - gains, kl - gains + weights)
+    return [
+        passport.Result(name, float(value.mean()), float(influence.std(ddof=1) / math.sqrt(count)), "nats", protocol)
+        for name, (value, influence) in zip(names(options), terms, strict=True)
+    ]
