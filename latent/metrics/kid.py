@@ -59,9 +59,13 @@ def of_features(real: Float[np.ndarray, "N d"], fake: Float[np.ndarray, "M d"]) 
     own_fake, squares_fake, second_fake = _within(within_fake, _kernel_of_itself(fake))
     other_real, other_fake = across.rows / m, across.columns / n
     mean_across = float(np.mean(other_real))
-    first = 4 * np.var(own_real - other_real) / n + 4 * np.var(own_fake - other_fake) / m
-    centred = across.squares / (n * m) - np.mean(other_real**2) - np.mean(other_fake**2) + mean_across**2
-    second = 2 * second_real / (n * (n - 1)) + 2 * second_fake / (m * (m - 1)) + 4 * max(0.0, centred) / (n * m)
+    second_across = across.squares / (n * m) - np.mean(other_real**2) - np.mean(other_fake**2) + mean_across**2
+    second_across = max(0.0, second_across)
+    # Means over few partners are noisy: without taking that out the second order would be counted in the first as well.
+    first_real = np.var(own_real - other_real, ddof=1) - second_real / (n - 1) - second_across / m
+    first_fake = np.var(own_fake - other_fake, ddof=1) - second_fake / (m - 1) - second_across / n
+    first = 4 * max(0.0, first_real) / n + 4 * max(0.0, first_fake) / m
+    second = 2 * second_real / (n * (n - 1)) + 2 * second_fake / (m * (m - 1)) + 4 * second_across / (n * m)
     return Discrepancy(squares_real + squares_fake - 2 * mean_across, float(first + second))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latent.metrics import frechet_distance
+from latent.metrics import extraction, frechet_distance
 
-REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "frechet.npz")
+REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "feature_metrics.npz")
 
 
 def test_gaussians_with_a_common_basis_have_the_closed_form():
@@ -32,3 +32,18 @@ def test_equals_the_reference(name):
 def test_a_set_is_at_distance_zero_from_itself():
     x = REFERENCE["full__real"]
     assert abs(frechet_distance.of_features(x, x)) < 1e-6
+
+
+def test_pairs_are_resampled_together():
+    """Reconstructions that add the same constant to every feature are at that distance however often one resamples."""
+    x = REFERENCE["full__real"]
+    compared = extraction.Compared(x, x + 0.25, {"split": "test"})
+    found = frechet_distance.result("fd", compared, paired=True)
+    assert found.value == pytest.approx(64 * 0.25**2, rel=1e-6) and found.standard_error < 1e-6
+    assert frechet_distance.result("fd", compared).standard_error > 1e-2
+
+
+def test_too_few_samples_say_how_many_it_takes():
+    few = extraction.Compared(REFERENCE["fewsamples__real"], REFERENCE["fewsamples__fake"], {})
+    found = frechet_distance.result("fd", few)
+    assert found.value is None and "at least 65" in found.reason and "not 32" in found.reason
