@@ -56,8 +56,9 @@ def outputs(
 ) -> dict[str, Float[np.ndarray, "N _"]]:
     """The extractor's "features" of images in [0, 1], and their "probabilities" where it knows classes.
 
-    Raises UserError where a feature is not finite: no distance means anything then.
+    Raises UserError where a value or a feature is not finite: no distance means anything then. (Pooling can hide a NaN.)
     """
+    require_finite(x, f"images for extractor={extractor.name}")
 
     @jax.jit
     def of_batch(part: Any) -> dict[str, Any]:

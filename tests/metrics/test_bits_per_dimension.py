@@ -19,9 +19,8 @@ def bits(measure, preprocessing, elbo):
     model = Model(lambda *_: ({}, {}), (), lambda p, e, batch, c: {"elbo": elbo + 0.0 * batch["x"][:, 0, 0]})
     split = Split(np.zeros((20, 2, 3), np.float32), np.zeros(20, np.int32))
     protocol = {"split": "test", "data": "toy", "preprocessing": preprocessing}
-    data = evaluate.EvaluationData(
-        model._replace(measure=measure), split, lambda *a: a[0], protocol, seed=0, batch_size=7
-    )
+    model = model._replace(measure=measure)
+    data = evaluate.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=7)
     (found,) = evaluate.run(("bits_per_dimension",), STATE, data, {})
     return found
 

@@ -35,10 +35,12 @@ def test_pixels_are_the_values_in_order(images):
 def test_features_that_are_not_finite_are_counted(images):
     broken = images.copy()
     broken[3, 0, 0], broken[9, 0, 0] = np.nan, np.inf
-    with pytest.raises(UserError, match=r"extractor=pixels are not finite for 2 of 150 .*number 3"):
-        extraction.outputs(pixels.load((8, 8, 1)), broken)
-    with pytest.raises(UserError, match="lenet_digits are not finite"):
-        extraction.outputs(lenet.load("lenet_digits"), broken)
+    for extractor in (pixels.load((8, 8, 1)), lenet.load("lenet_digits")):
+        with pytest.raises(UserError, match=rf"{extractor.name} are not finite for 2 of 150 .*number 3"):
+            extraction.outputs(extractor, broken)
+    exploding = lenet.load("lenet_digits")._replace(features=lambda x: {"features": 1.0 / x[:, 0, 0]})
+    with pytest.raises(UserError, match="features of extractor=lenet_digits are not finite for 1 of 150"):
+        extraction.outputs(exploding, np.concatenate([images[:149], np.zeros((1, 8, 8, 1), np.float32)]))
 
 
 @pytest.mark.parametrize("classes", [False, True])

@@ -67,9 +67,8 @@ def test_a_linear_probe_equals_the_reference_on_scaled_codes():
     from sklearn.linear_model import LogisticRegression
 
     expected = LogisticRegression(C=1.0, max_iter=5000, tol=1e-10).fit(scaled, REFERENCE["probe_y"])
-    found = probes.linear(
-        codes * 10.0 ** np.arange(12) + 3.0, REFERENCE["probe_y"], others * 10.0 ** np.arange(12) + 3.0
-    )
+    rescaled = [values * 10.0 ** np.arange(12) + 3.0 for values in (codes, others)]
+    found = probes.linear(rescaled[0], REFERENCE["probe_y"], rescaled[1])
     expected = expected.predict((others - codes.mean(axis=0)) / codes.std(axis=0))
     np.testing.assert_array_equal(found, expected)
 
@@ -134,7 +133,7 @@ def test_the_nearest_training_examples_are_named():
 
 
 def test_shares_that_are_none_are_refused():
-    with pytest.raises(UserError, match="duplicate_below=1.0"):
+    with pytest.raises(UserError, match=r"duplicate_below=1\.0"):
         memorised(None, duplicate_below=1.0)
 
 
