@@ -56,7 +56,7 @@ def outputs(
 ) -> dict[str, Float[np.ndarray, "N _"]]:
     """The extractor's "features" of images in [0, 1], and their "probabilities" where it knows classes.
 
-    Raises UserError where a value or a feature is not finite: no distance means anything then. (Pooling can hide a NaN.)
+    Raises UserError where a value or a feature is not finite: pooling can hide a NaN, and no distance means anything.
     """
     require_finite(x, f"images for extractor={extractor.name}")
 
