@@ -100,15 +100,21 @@ def output_file(flag: str, value: str, endings: Sequence[str]) -> Path:
 
 
 def parse_options(text: str) -> dict[str, dict[str, object]]:
-    """ "iwae.num_samples=50,iwae.limit=100" -> {"iwae": {"num_samples": 50, "limit": 100}}."""
+    """ "iwae.num_samples=50,kid.extractor=pixels" -> {"iwae": {"num_samples": 50}, "kid": {"extractor": "pixels"}}."""
     options: dict[str, dict[str, object]] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         name, dot, option = key.partition(".")
         if not (equals and dot):
             raise UserError(f"--options={part!r} is not of the form metric.option=value.")
-        try:
-            options.setdefault(name, {})[option] = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
-            raise UserError(f"--options={part!r}: the value is not a number.") from error
+        options.setdefault(name, {})[option] = _number_or_word(part, value)
     return options
+
+
+def _number_or_word(part: str, text: str) -> object:
+    if text.isidentifier() and text not in ("True", "False", "None"):
+        return text  # a name, such as an extractor's
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise UserError(f"--options={part!r}: the value is neither a number nor a name.") from error

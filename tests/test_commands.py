@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latent.errors import UserError
+
 ROOT = Path(__file__).parent.parent
 
 # One interpreter that imports once and forks for every command line: a dozen fresh starts would take a minute.
@@ -264,3 +266,16 @@ def test_more_of_what_a_user_may_ask_for(run_directory):
     assert betas[0] == 0, betas
     saved = json.loads((out / "options" / "config.json").read_text())
     assert saved["optimizer"]["autoencoder"]["options"] == {"b1": 0.5}
+
+
+def test_options_are_numbers_or_names():
+    from experiments import command_line
+
+    found = command_line.parse_options("iwae.num_samples=50,kid.extractor=pixels,memorisation.duplicate_below=0.2")
+    assert found == {
+        "iwae": {"num_samples": 50},
+        "kid": {"extractor": "pixels"},
+        "memorisation": {"duplicate_below": 0.2},
+    }
+    with pytest.raises(UserError, match="neither a number nor a name"):
+        command_line.parse_options("iwae.num_samples=5 0")

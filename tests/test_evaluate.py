@@ -137,6 +137,36 @@ def test_samples_depend_on_seed_and_number_only():
     assert not np.array_equal(few, data(7, seed=1)[0].samples(STATE, 5))
 
 
+def test_samples_are_drawn_once_for_all_metrics_of_an_evaluation():
+    calls = []
+
+    def sample(params, extra, keys, condition):
+        calls.append(len(keys))  # when it is traced, once for every shape
+        return jax.vmap(lambda key: jax.random.normal(key, (DIM,)))(keys)
+
+    chosen, _ = data(16, model=known_model()._replace(sample=sample))
+    first = chosen.samples(STATE, 40)
+    assert chosen.samples(STATE, 16) is not first and np.shares_memory(chosen.samples(STATE, 16), first)
+    other = STATE._replace(step=jnp.int32(4))
+    assert not np.shares_memory(chosen.samples(other, 16), first)
+    evaluate.run(("class_coverage",), other, chosen, OPTIONS)
+    assert chosen._drawn is None and calls == [16]  # nothing pins an old state between evaluations
+
+
+def test_what_follows_from_the_split_is_computed_once():
+    chosen, _ = data()
+    assert chosen.once("key", lambda: [1]) is chosen.once("key", lambda: [2])
+
+
+def test_what_the_data_lack_is_a_row_with_its_reason():
+    unlabelled, _ = data()
+    unlabelled.split = unlabelled.split._replace(label=np.full(50, -1, np.int32), factors=None)
+    unlabelled.training = None
+    for name, reason in (("probes", "no classes"), ("mig", "no known factors"), ("memorisation", "no training split")):
+        rows = evaluate.run((name,), STATE, unlabelled, OPTIONS)
+        assert rows and all(row.value is None and reason in row.reason for row in rows)
+
+
 def test_results_are_added_and_replaced_by_protocol(tmp_path):
     result = passport.mean("elbo", np.arange(4.0), "nats", {"split": "test"})
     evaluate.record(tmp_path, 5, [result], {"seed": 0})

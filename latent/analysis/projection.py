@@ -15,12 +15,14 @@ NEIGHBOURS = 10
 
 
 class Map(NamedTuple):
-    """Points in the plane, how they were made, and the share of true neighbourhoods they keep: trustworthiness
-    over 10 neighbours (Venna & Kaski 2001), 1 is perfect."""
+    """Points in the plane, how they were made, and how far they can be believed, over 10 neighbours (Venna & Kaski
+    2001), 1 is perfect: `trustworthiness`, whether neighbours in the map are neighbours, and `continuity`, whether
+    neighbours are neighbours in the map."""
 
     points: Float[np.ndarray, "N 2"]
     method: str
     trustworthiness: float
+    continuity: float
 
 
 def project(codes: Float[np.ndarray, "N d"], method: str = "tsne", seed: int = 0) -> Map:
@@ -40,7 +42,15 @@ def project(codes: Float[np.ndarray, "N d"], method: str = "tsne", seed: int = 0
         perplexity = min(30.0, (len(codes) - 1) / 3)
         points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(codes)
     neighbours = min(NEIGHBOURS, len(codes) // 2 - 1)
-    return Map(points, method, float(trustworthiness(codes, points, n_neighbors=neighbours)))
+    trust = float(trustworthiness(codes, points, n_neighbors=neighbours))
+    return Map(points, method, trust, continuity(codes, points, neighbours))
+
+
+def continuity(codes: Float[np.ndarray, "N d"], points: Float[np.ndarray, "N e"], neighbours: int) -> float:
+    """How far neighbourhoods of the codes stay together in the map: trustworthiness with the roles changed."""
+    from sklearn.manifold import trustworthiness
+
+    return float(trustworthiness(points, codes, n_neighbors=neighbours))
 
 
 TITLES = {"pca": "principal component", "tsne": "t-SNE", "codes": "latent dimension"}
@@ -65,7 +75,8 @@ def draw(chosen: Map, labels: Int[np.ndarray, "N"], path: Path, title: str) -> N
             axes.annotate(str(label), centre, ha="center", va="center", fontsize=10, bbox=halo)
     axes.set(title=title, xlabel=f"{TITLES[chosen.method]} 1", ylabel=f"{TITLES[chosen.method]} 2")
     axes.set_aspect("equal", adjustable="datalim")
-    note = f"{len(labels)} codes; trustworthiness over {NEIGHBOURS} neighbours {chosen.trustworthiness:.3f}"
+    scores = f"trustworthiness {chosen.trustworthiness:.3f}, continuity {chosen.continuity:.3f}"
+    note = f"{len(labels)} codes; over {NEIGHBOURS} neighbours {scores}"
     axes.text(0.99, 0.01, note, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color="0.35")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=140)

@@ -22,7 +22,7 @@ CHUNK = 1024
 """Rows of a distance matrix held at a time."""
 TIE = 1e-10
 """Squared distances this close, relative to the points' squared length, are equal: rounding must not break ties."""
-PARTS = 10
+HALVINGS = 10
 
 
 def names(options: Any) -> tuple[str, ...]:
@@ -33,8 +33,8 @@ def names(options: Any) -> tuple[str, ...]:
 
 
 def _least(k: int) -> int:
-    """So many that each of the parts that the standard error comes from has k neighbours."""
-    return PARTS * (k + 1)
+    """So many that each half, which the standard error comes from, has k neighbours for everyone."""
+    return 2 * (k + 1)
 
 
 def _squared_distances(a: Float[np.ndarray, "N d"], b: Float[np.ndarray, "M d"]) -> Float[np.ndarray, "N M"]:
@@ -81,7 +81,7 @@ def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[
     """Of `options.num_samples` samples against the split, `options.k` neighbours, on the features of
     `options.extractor`.
 
-    The balls shrink as sets grow: compare at equal N only. Standard errors come from ten disjoint parts of both sets.
+    The balls shrink as sets grow: compare at equal N only. Standard errors come from halves of both sets.
     """
     found = names(options)
     compared = extraction.of_samples(options, state, data)
@@ -91,7 +91,7 @@ def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[
         return [passport.undefined(name, compared) for name in found]
     score = lambda real, fake: of_features(real, fake, options.k)  # noqa: E731
     sets = compared.real, compared.fake
-    errors = uncertainty.by_parts(score, sets, PARTS)
+    errors = uncertainty.by_halves(score, sets, HALVINGS)
     protocol = compared.protocol | {"k": options.k}
     units = ("share", "share", "balls per neighbour", "share")
     return [

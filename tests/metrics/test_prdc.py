@@ -45,23 +45,26 @@ def test_collapse_and_outliers_show_where_they_should():
     assert precision == 1.0 and recall == 0.0 and coverage < 0.5
 
 
-def test_the_standard_error_is_the_spread_of_draws():
+@pytest.mark.parametrize(("dimensions", "sizes"), [(2, (300, 300)), (24, (60, 200))])
+def test_the_standard_error_is_the_spread_of_draws(dimensions, sizes):
     generator = np.random.default_rng(0)
     values, errors = [], []
     score = lambda real, fake: prdc.of_features(real, fake, 3)  # noqa: E731
-    for _ in range(60):
-        sets = generator.normal(size=(300, 2)), 0.7 * generator.normal(size=(300, 2))
+    for draw in range(60):
+        real, fake = (generator.normal(size=(size, dimensions)) for size in sizes)
+        sets = real, 0.8 * fake + 0.1
         values.append(score(*sets))
-        errors.append(uncertainty.by_parts(score, sets, prdc.PARTS))
+        if draw % 6 == 0:
+            errors.append(uncertainty.by_halves(score, sets, prdc.HALVINGS))
     ratio = np.sqrt(np.mean(np.square(errors), axis=0)) / np.std(values, axis=0)
-    assert np.all((ratio > 0.6) & (ratio < 1.7)), ratio
+    assert np.all((ratio > 0.7) & (ratio < 1.6)), ratio
 
 
 def test_too_few_samples_say_how_many_it_takes():
     with pytest.raises(UserError, match="at least 6 samples"):
         prdc.of_features(np.zeros((5, 3)), np.zeros((9, 3)), 5)
-    with pytest.raises(UserError, match=r"prdc.num_samples=59 must be an integer of at least 60"):
-        prdc.names(config.Section({"extractor": "pixels", "num_samples": 59, "k": 5}))
+    with pytest.raises(UserError, match=r"prdc.num_samples=11 must be an integer of at least 12"):
+        prdc.names(config.Section({"extractor": "pixels", "num_samples": 11, "k": 5}))
     with pytest.raises(UserError, match=r"prdc.k=0"):
         prdc.names(config.Section({"extractor": "pixels", "num_samples": 59, "k": 0}))
 

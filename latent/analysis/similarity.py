@@ -1,0 +1,50 @@
+"""How alike two representations of the same examples are, whatever rotation and scale: of two layers, or two models."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from latent.errors import UserError
+
+
+def linear_cka(x: Float[np.ndarray, "N d"], y: Float[np.ndarray, "M e"]) -> float:
+    """Centred alignment of linear kernels (Kornblith et al. 2019, arXiv 1905.00414, eq. 4): between 0 and 1,
+    1 where one is a rotation and scaling of the other. UserError where nothing varies, or examples do not match.
+
+    It is biased towards 1 where dimensions outnumber examples: `debiased_cka` is not.
+    """
+    x, y = _centred(x, y)
+    return float(np.sum((x.T @ y) ** 2) / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
+
+
+def debiased_cka(x: Float[np.ndarray, "N d"], y: Float[np.ndarray, "M e"]) -> float:
+    """The same from unbiased estimates of the three dependences (Song et al. 2012, JMLR 13, eq. 5): about 0 for
+    independent representations of any width, and negative at times. It takes at least 4 examples."""
+    x, y = _centred(x, y)
+    if len(x) < 4:
+        raise UserError(f"a debiased alignment needs at least 4 examples, not {len(x)}.")
+    return float(_dependence(x, y) / np.sqrt(_dependence(x, x) * _dependence(y, y)))
+
+
+def _dependence(x: Float[np.ndarray, "N d"], y: Float[np.ndarray, "N e"]) -> float:
+    """The unbiased HSIC times N (N - 3), from products of size d x e: no matrix N x N is ever formed.
+
+    With K = X X^T, its diagonal taken out, and X centred: sum K_ij L_ij, sum K and K 1 follow from X^T Y and |x_i|^2.
+    """
+    count = len(x)
+    own_x, own_y = np.sum(x * x, axis=1), np.sum(y * y, axis=1)
+    shared = np.sum((x.T @ y) ** 2) - own_x @ own_y
+    total_x, total_y = -np.sum(own_x), -np.sum(own_y)  # rows of a centred K add up to 0: what is left is the diagonal
+    rows = own_x @ own_y
+    return shared + total_x * total_y / ((count - 1) * (count - 2)) - 2 * rows / (count - 2)
+
+
+def _centred(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(x) != len(y):
+        raise UserError(f"representations must be of the same examples: {len(x)} and {len(y)} do not match.")
+    x, y = (np.asarray(values, np.float64).reshape(len(values), -1) for values in (x, y))
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    if not (x.any() and y.any()):
+        raise UserError("a representation that is the same for every example has no similarity to another.")
+    return x, y
