@@ -1,13 +1,14 @@
 """Evaluates a run's checkpoint: prints a table and adds it to WORKDIR/evaluation/STEP.json.
 
 python -m experiments.evaluate --workdir=runs/vae --metrics=elbo,iwae --options=iwae.num_samples=500
+python -m experiments.evaluate --workdir=runs/ddpm --metrics=label_agreement --guidance=2 --sampler=dpmpp_2m --steps=20
 """
 
 from __future__ import annotations
 
 from absl import flags
 
-from experiments import command_line
+from experiments import command_line, sampling
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run.")
 STEP = flags.DEFINE_string("step", "latest", "latest, best or a number.")
@@ -23,7 +24,7 @@ def main() -> int:
     from latent import evaluate
 
     options = command_line.parse_options(OPTIONS.value)
-    run = latent.load(WORKDIR.value, STEP.value, AVERAGE.value)
+    run = sampling.applied(latent.load(WORKDIR.value, STEP.value, AVERAGE.value))
     results = run.evaluate(METRICS.value, SPLIT.value, options)
     print(f"{run.workdir}: {run.experiment.duration(run.step)}")
     print(evaluate.table(results))

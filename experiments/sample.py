@@ -2,6 +2,7 @@
 
 python -m experiments.sample --workdir=runs/vae --num=64 --out=samples.png
 python -m experiments.sample --workdir=runs/gan --num=64 --out=threes.png --label=3 --truncation=1
+python -m experiments.sample --workdir=runs/vae --num=64 --out=fitted.png --density=mixture:10
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import numpy as np
 from absl import flags
 
-from experiments import command_line
+from experiments import command_line, sampling
 from latent.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run.")
@@ -20,11 +21,6 @@ NUM = flags.DEFINE_integer("num", 64, "How many samples.")
 OUT = flags.DEFINE_string("out", None, "A .png (images) or .npz file (key x).")
 SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on the seed and on i only.")
 LABEL = flags.DEFINE_integer("label", None, "The class of every sample, where the model was trained with labels.")
-TEMPERATURE = flags.DEFINE_float("temperature", None, "Scale of the prior's noise, where the family has one.")
-SAMPLER = flags.DEFINE_string("sampler", None, "Of a diffusion model: ddim, dpmpp_2m, ddpm, heun, euler, unipc, ...")
-STEPS = flags.DEFINE_integer("steps", None, "Of a diffusion model: steps of the sampler.")
-GUIDANCE = flags.DEFINE_float("guidance", None, "Classifier-free guidance; 1: the conditional model, 0: no labels.")
-TRUNCATION = flags.DEFINE_float("truncation", None, "Largest absolute value in a GAN's z; larger ones are drawn again.")
 
 
 def main() -> int:
@@ -38,10 +34,7 @@ def main() -> int:
     run = latent.load(WORKDIR.value, STEP.value)
     if out.suffix == ".png" and not pictures.is_image(run.spec):
         raise UserError(f"--out={out}: examples of shape {run.spec.shape} are no pictures; use .npz.")
-    flags_of_families = (TEMPERATURE, TRUNCATION, SAMPLER, STEPS, GUIDANCE)
-    asked = {flag.name: flag.value for flag in flags_of_families}
-    options = {name: value for name, value in asked.items() if value is not None}
-    x = np.asarray(run.sample(NUM.value, SEED.value, LABEL.value, **options))
+    x = np.asarray(sampling.applied(run).sample(NUM.value, SEED.value, LABEL.value))
     if out.suffix == ".npz":
         np.savez_compressed(out, x=x)
     else:

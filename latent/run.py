@@ -5,6 +5,7 @@ Thin over the functions the commands use; owns the compiled versions of a model'
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,10 @@ import numpy as np
 from jaxtyping import Array, Shaped
 
 from latent import build, checkpoint, config, evaluate, provenance, rng
+from latent.analysis import ex_post
 from latent.errors import UserError
 from latent.metrics.passport import Result
-from latent.types import Latent
+from latent.types import Latent, Model
 
 
 def load(workdir: str | Path, step: str | int = "latest", average: str | None = None) -> Run:
@@ -50,6 +52,7 @@ class Run:
             store.close()
         self.step = int(self.state.step)
         self._data: dict[str, evaluate.EvaluationData] = {}
+        self._drawn: dict[str, Any] = {}
 
     def encode(self, x: Shaped[Array, "B ..."] | np.ndarray, seed: int = 0) -> Latent:
         """Encodes prepared examples (what `examples` returns) to a `Latent` with mean, sample and info."""
@@ -69,10 +72,7 @@ class Run:
         condition = None if condition is None else self._classes(condition, num)
         if not 0 <= seed < 2**32:
             raise UserError(f"--seed={seed} must lie in [0, 2**32).")
-        unknown = options.keys() - inspect.signature(self.model.sample).parameters.keys()
-        if unknown:
-            family = self.config["model"]["name"]
-            raise UserError(f"--{min(unknown)}: model.name={family!r} has no such sampling option.")
+        self._check_options(options)
         keys = rng.sample_keys(seed, jnp.arange(num))
         return self.model.sample(self.state.params, self.state.extra, keys, condition, **options)
 
@@ -107,10 +107,36 @@ class Run:
         evaluate.record(self.workdir, self.step, results, provenance.of_result(self.experiment, self.step))
         return results
 
+    def with_sampling(self, **options: Any) -> Run:
+        """The same run whose samples, those of `evaluate` included, are drawn with these options of the family; they
+        enter the passports."""
+        if not options:
+            return self
+        self._check_options(options)
+        return self._variant(self.model._replace(sample=functools.partial(self.model.sample, **options)), options)
+
+    def with_density(self, name: str, split: str = "train") -> Run:
+        """The same run whose prior is a density fitted to the codes of a split: "gaussian" or "mixture:K"
+        (latent/analysis/ex_post.py). The codes are draws of the posterior."""
+        ex_post.components(name)
+        self._need("decode")
+        density = ex_post.fit(self.encode_split(split)["sample"], name)
+        return self._variant(ex_post.replace_prior(self.model, density), {"density": name, "density_split": split})
+
+    def _variant(self, model: Model, drawn: Mapping[str, Any]) -> Run:
+        """The same weights in a model that draws its samples otherwise."""
+        other = copy.copy(self)
+        other.model, other._data, other._drawn = model, {}, {**self._drawn, **drawn}
+        other.experiment = self.experiment._replace(recipe=self.experiment.recipe._replace(model=model))
+        return other
+
     def data(self, split: str) -> evaluate.EvaluationData:
         """A split as metrics see it."""
         if split not in self._data:
-            self._data[split] = self.experiment.evaluation_data(split, self.config["seed"], self.average)
+            data = self.experiment.evaluation_data(split, self.config["seed"], self.average)
+            if self._drawn:
+                data.protocol["sampling"] = dict(self._drawn)
+            self._data[split] = data
         return self._data[split]
 
     @functools.cached_property
@@ -131,6 +157,13 @@ class Run:
         if labels.size and not 0 <= labels.min() <= labels.max() < known:
             raise UserError(f"--label={condition} must lie in [0, {known}) (data.name={self.spec.name!r}).")
         return np.broadcast_to(labels, num).astype(np.int32)
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        self._need("sample")
+        unknown = options.keys() - inspect.signature(self.model.sample).parameters.keys()
+        if unknown:
+            family = self.config["model"]["name"]
+            raise UserError(f"--{min(unknown)}: model.name={family!r} has no such sampling option.")
 
     def _need(self, function: str) -> None:
         if getattr(self.model, function) is None:

@@ -44,6 +44,7 @@ def test_every_command_names_real_flags_and_configs(line):
     assert words[0] == "-m"
     module = ROOT / (words[1].replace(".", "/") + ".py")
     source = module.read_text()
+    source += (ROOT / "experiments" / "sampling.py").read_text() if "sampling" in source else ""
     known = set(re.findall(r'DEFINE_\w+\(\s*"([\w-]+)"', source)) | set(re.findall(r'"--([\w-]+)"', source))
     for word in words[2:]:
         if not word.startswith("--"):

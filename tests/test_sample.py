@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -21,11 +23,16 @@ def results(tmp_path_factory):
         sample("gan", "first", "--label=0"),
         sample("gan", "last", "--label=24"),
         sample("gan", "near", "--label=0", "--truncation=0.01"),
+        sample("vae", "prior"),
+        sample("vae", "fitted", "--density=mixture:2"),
+        ["evaluate", f"--workdir={folder}/gan", "--metrics=mode_coverage", "--truncation=0.01"],
         sample("gan", "bad", "--label=25"),
         sample("gan", "bad", "--label=-1"),
         sample("gan", "bad", "--truncation=0"),
         sample("vae", "bad", "--truncation=1"),
         sample("vae", "bad", "--label=1"),
+        sample("vae", "bad", "--density=kde"),
+        sample("gan", "bad", "--density=gaussian"),
         ["train", GAN[0], "--config.model.ada.images=9", f"--workdir={folder}/bad"],
         [
             "train",
@@ -40,11 +47,24 @@ def results(tmp_path_factory):
 
 def test_labels_and_truncation_choose_what_is_drawn(results):
     folder, found = results
-    assert [code for code, _ in found[:6]] == [0] * 6, found[:6]
+    assert [code for code, _ in found[:9]] == [0] * 9, found[:9]
     read = lambda name: np.load(folder / f"{name}.npz")["x"]  # noqa: E731
     assert read("free").shape == (64, 2)
     assert not np.allclose(read("first"), read("last"))
     assert np.ptp(read("near"), axis=0).max() < 0.1 * np.ptp(read("first"), axis=0).max()
+
+
+def test_a_density_is_drawn_from_in_place_of_the_prior(results):
+    folder, _ = results
+    prior, fitted = (np.load(folder / f"{name}.npz")["x"] for name in ("prior", "fitted"))
+    assert prior.shape == fitted.shape and not np.allclose(prior, fitted)
+
+
+def test_how_samples_were_drawn_is_in_the_passport(results):
+    folder, _ = results
+    rows = json.loads((folder / "gan" / "evaluation" / "2.json").read_text())
+    drawn = [row["protocol"].get("sampling") for row in rows if row["name"] == "modes"]
+    assert {"truncation": 0.01} in drawn
 
 
 def test_what_means_nothing_exits_2_and_says_why(results):
@@ -55,10 +75,12 @@ def test_what_means_nothing_exits_2_and_says_why(results):
         ["--truncation=0.0", "positive"],
         ["--truncation", "'vae'", "no such sampling option"],
         ["--label=1", "'vae'"],
+        ["--density='kde'", "mixture:K"],
+        ["cannot decode"],
         ["model.ada.images"],
         ["hparams.critic.gradient_penalty"],
         ["model.augment='diffaugment'", "mixture_2d"],
     )
-    for (code, text), words in zip(found[6:], expected, strict=True):
+    for (code, text), words in zip(found[9:], expected, strict=True):
         assert code == 2 and all(word in text for word in words) and "Traceback" not in text, text
     assert not (folder / "bad").exists() and not (folder / "bad.npz").exists()

@@ -87,6 +87,7 @@ def replace_prior(model: Model, density: Density) -> Model:
     if model.decode is None:
         raise UserError("--density: the family defines no decode, so draws of a density cannot be decoded.")
 
+    @jax.jit
     def draw(params: Params, extra: Extra, keys: Key[Array, "N"], condition: None = None) -> Float[Array, "N ..."]:
         return model.decode(params, extra, sample(density, keys))
 

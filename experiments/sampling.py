@@ -1,0 +1,25 @@
+"""The flags that say how samples are drawn, shared by experiments.sample and experiments.evaluate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl import flags
+
+OF_FAMILIES = (
+    flags.DEFINE_float("temperature", None, "Scale of the prior's noise, where the family has one."),
+    flags.DEFINE_float("truncation", None, "Largest absolute value in a GAN's z; larger ones are drawn again."),
+    flags.DEFINE_string("sampler", None, "Of a diffusion model: ddim, dpmpp_2m, ddpm, heun, euler, unipc, ..."),
+    flags.DEFINE_integer("steps", None, "Of a diffusion model: steps of the sampler."),
+    flags.DEFINE_float("guidance", None, "Classifier-free guidance; 1: the conditional model, 0: no labels."),
+)
+DENSITY = flags.DEFINE_string(
+    "density", None, "gaussian or mixture:K, fitted to the codes of the training split and drawn from, not the prior."
+)
+
+
+def applied(run: Any) -> Any:
+    """The run with its samples drawn as the flags ask."""
+    if DENSITY.value:
+        run = run.with_density(DENSITY.value)
+    return run.with_sampling(**{flag.name: flag.value for flag in OF_FAMILIES if flag.value is not None})
