@@ -7,7 +7,7 @@ that nothing reads ends the command now and not after an hour.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import config as configs
-from latent import evaluate, first_stage, optim, parallel, rng, tracking
+from latent import evaluate, first_stage, loops, optim, parallel, rng, tracking
 from latent.data import dataset as datasets
 from latent.data import preprocess
+from latent.data.feed import Feed, resident_feed
 from latent.errors import UserError, unknown_name
 from latent.evaluate import EvaluationData
-from latent.step import Recipe, init_state
+from latent.step import Recipe, build_dispatch, cycle_length, init_state
 from latent.types import Context, DataSpec, State
 
 
@@ -133,27 +134,39 @@ def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def sibling(experiment: Experiment, config: Mapping[str, Any]) -> Experiment:
+    """The experiment of a resolved config that differs in the seed and the sizes of hparams alone: all else is shared,
+    so that functions compiled for one serve both."""
+    return experiment._replace(config=dict(config), hparams=dict(config["hparams"]))
+
+
 def initial_state(experiment: Experiment, sharding: Any = None) -> State:
     """The state before the first step, compiled as one program."""
-    first = experiment.dataset.splits["train"].x[:1]
-    raw = {
-        "x": first,
-        "label": np.zeros(1, np.int32),
-        "index": np.zeros(1, np.int32),
-        "position": np.zeros(1, np.int32),
-    }
+    return initial_states([experiment], sharding)[0]
 
-    def create(raw_batch: Any) -> State:
-        streams = rng.evaluation_stream(experiment.config["seed"], raw_batch["position"])
+
+def initial_states(siblings: Sequence[Experiment], sharding: Any = None) -> list[State]:
+    """The states before the first step of experiments that differ in seed and hparams; compiled once."""
+    experiment = siblings[0]
+    raw = {"x": experiment.dataset.splits["train"].x[:1]}
+    raw |= {name: np.zeros(1, np.int32) for name in ("label", "index", "position")}
+
+    def create(seed: Any, hparams: Any, raw_batch: Any) -> State:
+        streams = rng.evaluation_stream(seed, raw_batch["position"])
         batch = experiment.recipe.prepare(raw_batch, streams, False)
-        return init_state(experiment.recipe, experiment.hparams, experiment.config["seed"], batch)
+        return init_state(experiment.recipe, hparams, seed, batch)
 
-    state = jax.jit(create, out_shardings=sharding)(raw)
+    # The seed is an argument and no constant: other seeds find the program in the compilation cache.
+    compiled = jax.jit(create, out_shardings=sharding)
+    states = [compiled(np.uint32(each.config["seed"]), each.hparams, raw) for each in siblings]
     for name in experiment.recipe.model.loads:
         model = experiment.config["model"]
         params, extra = jax.device_put(first_stage.load_arrays(model[name], model[f"{name}_run"]), sharding)
-        state = state._replace(params={**state.params, name: params}, extra={**state.extra, name: extra})
-    return state
+        states = [
+            state._replace(params={**state.params, name: params}, extra={**state.extra, name: extra})
+            for state in states
+        ]
+    return states
 
 
 def abstract_state(experiment: Experiment) -> State:
@@ -163,6 +176,25 @@ def abstract_state(experiment: Experiment) -> State:
     return jax.eval_shape(
         lambda b: init_state(experiment.recipe, experiment.hparams, experiment.config["seed"], b), batch
     )
+
+
+def feed(experiment: Experiment) -> Feed:
+    """The training batches of an experiment. Raises UserError for a set that is larger than `data.device_budget`."""
+    config = experiment.config
+    return resident_feed(
+        experiment.dataset.splits["train"],
+        config["seed"],
+        config["train"]["batch_size"],
+        config["data"]["device_budget"],
+    )
+
+
+def rollable(experiment: Experiment) -> bool:
+    """Whether training steps of this experiment may stand in a compiled loop on this backend."""
+    cycle, batches = cycle_length(experiment.recipe.model), feed(experiment)
+    one_cycle = build_dispatch(experiment.recipe, batches.fetch, cycle, rolled=False)
+    state = abstract_state(experiment)
+    return loops.rollable(one_cycle, state, np.uint32(0), batches.resident, batches.inputs(0, cycle))
 
 
 def count_parameters(state: State) -> int:
@@ -252,11 +284,12 @@ def _hparams_read(experiment: Experiment) -> set[str]:
     return read
 
 
-def steps_per_dispatch(experiment: Experiment, start: int, rolled: bool, cycle: int) -> int:
+def steps_per_dispatch(experiment: Experiment, start: int, rolled: bool, cycle: int, runs: int = 1) -> int:
     """How many steps one compiled program takes: a divisor of every cadence and of the step a run starts at.
 
     Unless `train.steps_per_dispatch` says it, as many as amount to about 2e10 multiplications (some tenths of a second
-    on two CPU cores), at most 100; where steps are not rolled into a loop, one cycle of the players.
+    on two CPU cores), at most 100; where steps are not rolled into a loop, one cycle of the players. `runs` is how many
+    a device trains at once.
     """
     config = experiment.config
     cadences = [
@@ -276,6 +309,6 @@ def steps_per_dispatch(experiment: Experiment, start: int, rolled: bool, cycle: 
         return asked
     if not rolled:
         return cycle if common % cycle == 0 else 1
-    work = 6 * count_parameters(abstract_state(experiment)) * config["train"]["batch_size"]
+    work = 6 * count_parameters(abstract_state(experiment)) * config["train"]["batch_size"] * runs
     limit = max(1, min(100, int(2e10 / max(work, 1))))
     return max(number for number in range(1, limit + 1) if common % number == 0)

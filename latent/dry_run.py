@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from latent import build
-from latent.data.feed import resident_feed
 from latent.step import build_dispatch, cycle_length
 
 
@@ -19,12 +18,7 @@ def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
     settings = build.resolved(settings)
     experiment = build.build(settings, overridden)
     driver = build.driver(settings)
-    feed = resident_feed(
-        experiment.dataset.splits["train"],
-        settings["seed"],
-        settings["train"]["batch_size"],
-        settings["data"]["device_budget"],
-    )
+    feed = build.feed(experiment)
     state = build.abstract_state(experiment)
     build.steps_per_dispatch(experiment, 0, True, cycle_length(experiment.recipe.model))
     build.steps_per_dispatch(experiment, 0, True, cycle_length(experiment.recipe.model))

@@ -7,6 +7,7 @@ count cannot change a number.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -65,6 +66,12 @@ class EvaluationData:
         self._compiled: dict[Any, Callable] = {}
         self._known: dict[Any, Any] = {}
         self._drawn: tuple[Any, int, np.ndarray] | None = None
+
+    def reseeded(self, seed: int) -> EvaluationData:
+        """The same data under another seed; what is compiled is shared, for no program knows a seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def map(
         self,
@@ -152,8 +159,11 @@ class EvaluationData:
     def batch(self, count: int) -> Batch:
         """The first `count` prepared examples (pictures of reconstructions)."""
         raw = self._raw(np.arange(min(count, len(self.split.x)), dtype=np.int32), sharded=False)
-        streams = rng.evaluation_stream(self.seed, raw["index"])
-        return jax.jit(lambda r: self._prepare(r, streams, False))(raw)
+        if "batch" not in self._compiled:
+            self._compiled["batch"] = jax.jit(
+                lambda seed, raw: self._prepare(raw, rng.evaluation_stream(seed, raw["index"]), False)
+            )
+        return self._compiled["batch"](np.uint32(self.seed), raw)
 
     def _raw(self, index: Indices, sharded: bool = True) -> Batch:
         raw = {part: array[index] for part, array in self.split.arrays().items()} | {"index": index, "position": index}

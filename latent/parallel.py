@@ -7,7 +7,7 @@ devices there were.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +15,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from latent import population as members
 from latent.errors import UserError, unknown_name
+from latent.types import State
 
 AXIS = "data"
+MEMBERS = "members"
 
 
 class Driver(NamedTuple):
@@ -29,6 +32,13 @@ class Driver(NamedTuple):
     replicate  tree -> the tree on every device
     replicated the sharding of a replicated array
     split      sharding of an array whose leading axis is the batch (evaluation, which runs in the global view)
+
+    A driver trains one run, or a population of several that share a program:
+
+    join       [tree of each run] -> the tree that a dispatch takes: states, seeds
+    part       state or metrics of a dispatch -> those of each run
+    lift       step of one run -> step of what a dispatch takes
+    crowd      how many runs a device trains
     """
 
     devices: tuple[Any, ...]
@@ -38,15 +48,15 @@ class Driver(NamedTuple):
     replicate: Callable[[PyTree], PyTree]
     replicated: NamedSharding
     split: NamedSharding
+    join: Callable[[Sequence[PyTree]], PyTree] = lambda trees: trees[0]
+    part: Callable[[PyTree], Iterable[PyTree]] = lambda tree: (tree,)
+    lift: Callable[[Callable], Callable] = lambda step: step
+    crowd: int = 1
 
 
 def build(name: str, num_devices: int | None, batch_size: int, microbatches: int = 1) -> Driver:
     """Builds the driver `parallel.driver`, over the first `num_devices` devices (None: all local ones)."""
-    devices = jax.local_devices()
-    if num_devices is not None:
-        if not 0 < num_devices <= len(devices):
-            raise UserError(f"parallel.devices={num_devices}: this machine has {len(devices)} (allowed 1 to that).")
-        devices = devices[:num_devices]
+    devices = local(num_devices)
     if batch_size % (len(devices) * microbatches):
         parts = f"{len(devices)} devices in use" + (f" x train.microbatches={microbatches}" if microbatches > 1 else "")
         raise UserError(
@@ -54,7 +64,14 @@ def build(name: str, num_devices: int | None, batch_size: int, microbatches: int
         )
     if name != "pmap":
         raise unknown_name("parallel.driver", name, ("pmap",))
-    return _pmap(tuple(devices))
+    return _pmap(devices)
+
+
+def local(number: int | None) -> tuple[Any, ...]:
+    devices = jax.local_devices()
+    if number is not None and not 0 < number <= len(devices):
+        raise UserError(f"parallel.devices={number}: this machine has {len(devices)} (allowed 1 to that).")
+    return tuple(devices[:number])
 
 
 def _pmap(devices: tuple[Any, ...]) -> Driver:
@@ -87,4 +104,71 @@ def _pmap(devices: tuple[Any, ...]) -> Driver:
         replicate=lambda tree: jax.device_put(tree, replicated),
         replicated=replicated,
         split=split,
+    )
+
+
+def population(num_devices: int | None, count: int, state: State, shared: Sequence[str], mapped: bool) -> Driver:
+    """The driver of `count` runs at once, spread over devices; a run lies whole on one of them.
+
+    `state` says what the state of one run is made of, `shared` which components of it all runs share, `mapped` whether
+    the runs of a device are mapped or unrolled. No more devices are used than shorten the work; where the runs do not
+    divide evenly, copies of the last one fill the places, and nobody hears of them.
+    """
+    devices = local(num_devices)
+    crowd = -(-count // len(devices))
+    devices = devices[: -(-count // crowd)]
+    places = crowd * len(devices)
+    axes = members.axes(state, shared)
+    mesh = Mesh(np.asarray(devices), (MEMBERS,))
+    everywhere, apart = PartitionSpec(), PartitionSpec(MEMBERS)
+    specs = members.over(axes, lambda axis, _: everywhere if axis is None else apart, state)
+    replicated = NamedSharding(mesh, everywhere)
+
+    def compile_dispatch(dispatch: Callable) -> Callable:
+        mapped_over_devices = jax.shard_map(
+            dispatch,
+            mesh=mesh,
+            in_specs=(specs, apart, everywhere, PartitionSpec(None, MEMBERS)),
+            out_specs=(specs, apart),
+            check_vma=False,
+        )
+        return jax.jit(mapped_over_devices, donate_argnums=0)
+
+    def join(trees: Sequence[PyTree]) -> PyTree:
+        trees = jax.device_get(list(trees))
+        trees += [trees[-1]] * (places - count)
+        if not isinstance(trees[0], State):
+            return jax.device_put(np.stack(trees), NamedSharding(mesh, apart))
+        shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+        return jax.device_put(members.stack(axes, trees), shardings)
+
+    def part(tree: PyTree) -> Iterator[PyTree]:
+        tree = jax.device_get(tree)
+        for number in range(count):
+            if isinstance(tree, State):
+                yield jax.device_put(members.member(axes, tree, number), replicated)
+            else:
+                yield members.take(tree, number)
+
+    def place(inputs: PyTree) -> PyTree:
+        def lay(leaf: np.ndarray) -> jax.Array:
+            copies = np.repeat(leaf[:, -1:], places - count, axis=1)
+            return jax.device_put(
+                np.concatenate([leaf, copies], axis=1), NamedSharding(mesh, PartitionSpec(None, MEMBERS))
+            )
+
+        return jax.tree.map(lay, inputs)
+
+    return Driver(
+        devices=devices,
+        axis=None,
+        compile=compile_dispatch,
+        place=place,
+        replicate=lambda tree: jax.device_put(tree, replicated),
+        replicated=replicated,
+        split=NamedSharding(mesh, apart),
+        join=join,
+        part=part,
+        lift=members.lift(axes, mapped),
+        crowd=crowd,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import jax
@@ -50,6 +51,12 @@ class Gallery:
                 state.params, state.extra, model.encode(state.params, state.extra, x, keys).mean
             )
         )
+
+    def over(self, data: EvaluationData) -> Gallery:
+        """The same gallery over other data; what is compiled is shared."""
+        other = copy.copy(self)
+        other._data = data
+        return other
 
     def draw(self, state: State) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"]]]:
         """(name, grid) of what the family can show: reconstructions (each original above its copy) and samples."""

@@ -200,15 +200,21 @@ def _split(tree: PyTree, parts: int) -> list[PyTree]:
 
 
 def build_dispatch(
-    recipe: Recipe, fetch: Callable[[PyTree, PyTree], Batch], num_steps: int, rolled: bool, phase: int = 0
+    recipe: Recipe,
+    fetch: Callable[[PyTree, PyTree], Batch],
+    num_steps: int,
+    rolled: bool,
+    phase: int = 0,
+    lift: Callable[[StepFn], StepFn] = lambda step: step,
 ) -> StepFn:
     """Builds dispatch(state, seed, resident, inputs) -> (state, metrics): several steps as one program.
 
     `inputs` has a leading axis of `num_steps`; fetch(resident, inputs[i]) is the raw batch. Rolled: a `lax.scan`
     with players resolved by `cond`. Unrolled: plain repetition with players fixed at trace time, starting at
     `phase` of the cycle. Metrics are those of the last step, so that they do not depend on the dispatch's length.
+    `lift` turns the step of one run into what is repeated (population.py: the step of many).
     """
-    step = build_step(recipe)
+    step = lift(build_step(recipe))
     cycle = cycle_length(recipe.model)
 
     def dispatch(state: State, seed: Seed, resident: PyTree, inputs: PyTree):

@@ -26,7 +26,7 @@ import numpy as np
 
 from latent import build, config, logs
 from latent.errors import UserError
-from latent.train import Training
+from latent.train import Training, alone
 
 STEPS = {"digits": 20_000, "mnist": 5_000}
 """Steps of one timed loop: some seconds each."""
@@ -102,7 +102,7 @@ def make(path: str, workdir: Path, steps: int, changes: Mapping[str, Any] | None
     idle |= {f"optimizer.{player}.schedule.name": "constant" for player in players}
     idle |= {f"optimizer.{player}.schedule.warmup_steps": 0 for player in players}
     settings = build.resolved(config.load(path, idle | dict(changes or {})).to_dict())
-    return Training(build.build(settings), build.driver(settings), workdir, profile=False)
+    return alone(build.build(settings), build.driver(settings), workdir)
 
 
 def loop_step(name: str, steps: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ python -m scripts.sweep configs/vae.py:digits --zip model.latent_dim=2,8 "model.
     --random hparams.autoencoder.beta=log:0.1..10 --draws 8 --workdir=runs/draws --launcher=print
 python -m scripts.sweep configs/vae.py:digits --random hparams.autoencoder.learning_rate=log:1e-4..1e-2 \\
     model.latent_dim=int:2..16 --draws 40 --search=elbo --workdir=runs/search --jobs 2
+python -m scripts.sweep configs/vae.py:digits --seeds 16 --workdir=runs/pop --launcher=population
 
 A value with a comma goes in brackets: "model.net.hidden=(200, 200),(400,)". Random kinds: uniform, log, int and logint
 with KIND:LOW..HIGH, or a list of choices. --config.KEY=VALUE is set for every member.
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.command_line import exit_with, split_overrides
+from experiments.command_line import exit_with, set_up_jax, split_overrides
 from latent import config
 from latent.errors import UserError
 from scripts.arguments import Parser
@@ -35,9 +36,6 @@ def main() -> int:
     arguments = _parser().parse_args(words)
     if arguments.member:
         return _become_member(arguments, fixed)
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")  # planning computes nothing; the members need the accelerator's memory
     from latent.sweeps import axes, plan, search
 
     asked = axes.parse(
@@ -49,6 +47,7 @@ def main() -> int:
         arguments.seeds,
     )
     launch, options = _launcher(arguments)
+    _set_up(launch)
     if arguments.search:
         search.require(asked)
         if arguments.launcher not in ("local", "wandb"):
@@ -58,6 +57,17 @@ def main() -> int:
     if arguments.search and arguments.launcher == "local":
         return _search(planned, options)
     return _run(planned, launch, options)
+
+
+def _set_up(launch: Any) -> None:
+    import jax
+
+    set_up_jax()
+    launcher = sys.modules[launch.__module__]
+    if hasattr(launcher, "set_up"):
+        launcher.set_up()
+    else:
+        jax.config.update("jax_platforms", "cpu")  # planning computes nothing; members need the accelerator's memory
 
 
 def _run(planned: Any, launch: Any, options: Any) -> int:
@@ -127,7 +137,12 @@ def _parser() -> Parser:
     parser.add_argument("--search", metavar="METRIC", default="", help="optuna's TPE and pruning on this value")
     parser.add_argument("--mode", default="", help="of --search: max or min")
     parser.add_argument("--launcher", default="local", help="a module of latent/sweeps/launchers")
-    parser.add_argument("--jobs", type=int, default=0, help="members at a time; default: one a GPU or two cores")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=0,
+        help="members at a time; default: one a GPU or two cores, a population: what fits",
+    )
     parser.add_argument("--cluster", metavar="PARAMETER=VALUE", help=CLUSTER, **several)
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     parser.add_argument("--member", action="store_true", help="train the one member of the --config.KEY=VALUE given")

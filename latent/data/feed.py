@@ -5,14 +5,14 @@ A set that fits the device budget lies there whole, as uint8; a dispatch then re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import PyTree
 
 from latent.data.dataset import Split
-from latent.data.order import indices
+from latent.data.order import order, sequence
 from latent.errors import UserError
 from latent.types import Batch
 
@@ -35,8 +35,11 @@ def resident_feed(split: Split, seed: int, batch_size: int, device_budget: int) 
     if split.x.nbytes > device_budget:
         raise UserError(f"data.device_budget={device_budget} bytes: this set takes {split.x.nbytes} bytes on a device.")
 
+    size, epochs = len(split.x), order(seed, len(split.x))
+
     def inputs(first: int, count: int) -> dict[str, np.ndarray]:
-        index = np.stack([indices(seed, first + i, len(split.x), batch_size) for i in range(count)])
+        # Batches follow each other in the sequence: those of a dispatch are one piece of it.
+        index = sequence(epochs, size, first * batch_size, count * batch_size).reshape(count, batch_size)
         position = np.broadcast_to(np.arange(batch_size, dtype=np.int32), index.shape)
         return {"index": index.astype(np.int32), "position": position}
 
@@ -45,3 +48,15 @@ def resident_feed(split: Split, seed: int, batch_size: int, device_budget: int) 
         return {**{part: array[index] for part, array in resident.items()}, **step_inputs}
 
     return Feed(split.arrays(), inputs, fetch)
+
+
+def together(feeds: Sequence[Feed]) -> Feed:
+    """The feeds of several runs on one split as one, whose inputs are [S, M, B, ...]; a single run's stays as it is."""
+    if len(feeds) == 1:
+        return feeds[0]
+
+    def inputs(first: int, count: int) -> dict[str, np.ndarray]:
+        parts = [feed.inputs(first, count) for feed in feeds]
+        return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
+
+    return feeds[0]._replace(inputs=inputs)

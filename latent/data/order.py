@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Int
 
-
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, size: int) -> Int[np.ndarray, "n"]:
-    return np.random.default_rng([seed, epoch]).permutation(size)
+Order = Callable[[int], Int[np.ndarray, "n"]]
+"""Epoch -> the order in which it sees the examples."""
 
 
-def indices(seed: int, step: int, size: int, batch_size: int) -> Int[np.ndarray, "B"]:
-    """Indices of the batch at `step` into a split of `size` examples.
+def order(seed: int, size: int) -> Order:
+    """The epochs of one seed; the last two are kept, for a batch may straddle them."""
+    return functools.lru_cache(maxsize=2)(lambda epoch: np.random.default_rng([seed, epoch]).permutation(size))
 
-    Position p = step * batch_size + i of the endless sequence is example `order(seed, epoch)[j]` with
-    epoch, j = divmod(p, size). Batches straddle epochs, and every epoch sees every example once.
+
+def sequence(order: Order, size: int, first: int, count: int) -> Int[np.ndarray, "count"]:
+    """Elements `first` and the `count - 1` after it of the endless sequence of epochs.
+
+    Element p is example `order(epoch)[j]` with epoch, j = divmod(p, size): every epoch sees every example once.
     """
-    first, found = step * batch_size, []
-    end = first + batch_size
+    found, end = [], first + count
     while first < end:
         epoch, place = divmod(first, size)
-        part = _permutation(seed, epoch, size)[place : place + end - first]
+        part = order(epoch)[place : place + end - first]
         found.append(part)
         first += len(part)
     return np.concatenate(found)
+
+
+def indices(seed: int, step: int, size: int, batch_size: int) -> Int[np.ndarray, "B"]:
+    """Indices of the batch at `step` into a split of `size` examples; batches straddle epochs."""
+    return sequence(order(seed, size), size, step * batch_size, batch_size)
