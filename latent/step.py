@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from latent import rng
 from latent.optim import Average, Optimizer, update_average
-from latent.types import Batch, Context, Extra, Loss, Model, Params, Player, PrepareFn, Seed, State
+from latent.types import Batch, Context, Extra, Hparams, Loss, Model, Params, Player, PrepareFn, Seed, State
 
 StepFn = Callable[..., tuple[State, dict[str, Any]]]
 
@@ -50,7 +50,7 @@ def all_owned(tree: Mapping[str, Any], model: Model) -> dict[str, Any]:
     return {name: value for player in model.players for name, value in owned(tree, player).items()}
 
 
-def init_state(recipe: Recipe, hparams: Mapping[str, Mapping[str, float]], seed: Seed, batch: Batch) -> State:
+def init_state(recipe: Recipe, hparams: Hparams, seed: Seed, batch: Batch) -> State:
     """The state before the first step, for a prepared `batch`. Run it under jit: eagerly it compiles op by op."""
     params, extra = recipe.model.init(rng.init_key(seed), batch)
     moving = {"params": all_owned(params, recipe.model), "extra": all_owned(extra, recipe.model)}
