@@ -125,8 +125,8 @@ def bare_step(name: str, steps: int) -> tuple[float, float, float]:
     """(seconds a step of the same compiled program called again and again on the same inputs, seconds of its matrix
     products alone, FLOPs of those)."""
     with tempfile.TemporaryDirectory() as folder, make(f"configs/vae.py:{name}", Path(folder), steps) as training:
-        alone, flops = products(training)
-        return dispatched(training, steps), alone(), flops
+        products_alone, flops = products(training)
+        return dispatched(training, steps), products_alone(), flops
 
 
 def dispatched(training: Training, steps: int) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 
 from latent import build, config, rng
 from latent.data.dataset import Split
-from latent.train import Training
+from latent.train import alone
 from scripts import bench
 
 try:
@@ -129,7 +129,7 @@ def grids(net: str) -> build.Experiment:
 def denoiser(net: str, folder: Path, steps: int = 20) -> list[Race]:
     """A training step of a denoiser of 8x8x4 grids, batch 128, and DDIM with 50 steps for 256 samples."""
     experiment = grids(net)
-    training = Training(experiment, build.driver(experiment.config), folder / net, profile=False)
+    training = alone(experiment, build.driver(experiment.config), folder / net)
     section, split = experiment.section.model.net, experiment.dataset.splits["train"]
     module = config.select("latent.nets", net, "denoiser", "model.net.name")(section, GRID, CLASSES)
     make = {"unet": torch_twins.UNet, "dit": torch_twins.DiT}[net]
