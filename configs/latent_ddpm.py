@@ -15,9 +15,12 @@ def family() -> ConfigDict:
     config = base.get_config()
     config.model.name = "latent_ddpm"
     config.model.first_stage = ""  # work directory of a trained autoencoder; "": diffuse pixels
+    config.model.weak = ""  # work directory of a weaker run of the same kind, for --autoguidance
+    config.model.classifier = ""  # work directory of a classifier of the same data, for --classifier_scale
     config.model.conditional = True  # on the set's classes
     config.model.schedule = ConfigDict({"name": "cosine", "options": ConfigDict()})
     config.model.prediction = "v"  # eps | x0 | v | velocity | score
+    config.model.learned_variance = False  # of reverse steps, for sampling.options.variance = "learned" of ddpm
     config.model.weighting = ConfigDict({"name": "uniform", "options": ConfigDict()})
     config.model.times = ConfigDict({"name": "low_discrepancy", "options": ConfigDict()})
     config.model.net = net = ConfigDict()
@@ -36,7 +39,11 @@ def family() -> ConfigDict:
     sampling.sampler = "ddim"
     sampling.steps = 50
     sampling.grid = "trailing"
-    sampling.guidance = 1.0
+    sampling.guidance = 1.0  # classifier-free: 1 is the conditional model, 0 asks without labels
+    sampling.guidance_interval = ()  # (low, high]: noise levels sigma / alpha at which guidance acts; (): everywhere
+    sampling.guidance_rescale = 0.0  # share of the conditional estimate's spread that is given back
+    sampling.autoguidance = 1.0  # away from model.weak
+    sampling.classifier_scale = 0.0  # of the gradient of model.classifier
     sampling.options = ConfigDict()
     config.optimizer.denoiser = base.optimizer("adam")
     config.optimizer.denoiser.clip_norm = 1.0

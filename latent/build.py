@@ -161,7 +161,7 @@ def initial_states(siblings: Sequence[Experiment], sharding: Any = None) -> list
     states = [compiled(np.uint32(each.config["seed"]), each.hparams, raw) for each in siblings]
     for name in experiment.recipe.model.loads:
         model = experiment.config["model"]
-        params, extra = jax.device_put(first_stage.load_arrays(model[name], model[f"{name}_run"]), sharding)
+        params, extra = jax.device_put(first_stage.load_arrays(name, model[name], model[f"{name}_run"]), sharding)
         states = [
             state._replace(params={**state.params, name: params}, extra={**state.extra, name: extra})
             for state in states

@@ -187,10 +187,10 @@ def continued(saved: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
     Raises UserError with the differing keys where `new` is another experiment.
     """
     old, now = flatten(saved), flatten(json.loads(json.dumps(new)))
-    # The horizon of a schedule and what a first stage handed over are decided at the first start (build.resolved);
+    # The horizon of a schedule and what other runs handed over are decided at the first start (build.resolved);
     # nothing else is inherited.
     now |= {key: old[key] for key, value in now.items() if key.endswith(".horizon") and value is None and key in old}
-    now |= {key: value for key, value in old.items() if key.startswith("model.first_stage_run.")}
+    now |= {key: value for key, value in old.items() if key.startswith("model.") and key.split(".")[1].endswith("_run")}
     differing = [
         f"{key}: {old.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(old.keys() | now.keys())

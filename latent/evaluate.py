@@ -152,7 +152,7 @@ class EvaluationData:
         for start in range(0, count, self._batch_size):
             numbers = np.arange(start, start + self._batch_size)
             given = (rng.sample_keys(self.seed, numbers), np.int32(numbers % classes) if classes else None)
-            given = jax.device_put(given, self._sharding) if self._sharding is not None else given
+            given = jax.device_put(given, self._sharding)
             batches.append(np.asarray(self.model.sample(state.params, state.extra, *given)))
         return np.concatenate(batches)[:count]
 

@@ -1,4 +1,5 @@
-"""What one run hands to the next: a trained component with its config, its digest and its latent statistics (law 10).
+"""What one run hands to the next: a trained component with its config and digest, and of a first stage the statistics
+of its latents (law 10).
 
 Owns the file latent_statistics.json of a run. The second run copies everything it needs (config, numbers, arrays), so
 it never needs the first one's directory again after its first step.
@@ -16,52 +17,73 @@ from latent.errors import UserError
 from latent.metrics.effective_rank import effective_rank
 from latent.types import Extra, Params
 
+FIRST_STAGE = "first_stage"
+COMPONENTS = (FIRST_STAGE, "weak", "classifier")
+"""Components of a model (`Model.loads`) that a config key `model.NAME` takes from the work directory it names."""
+
 FILE = "latent_statistics.json"
 EXAMPLES = 20_000
 """Of the training split, that statistics are taken over."""
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with `model.first_stage_run` beside a `model.first_stage` that names a work directory.
+    """The config with `model.NAME_run` beside every `model.NAME` of `COMPONENTS` that names a work directory.
 
-    It holds the first run's data, model, step, digest and statistics. Raises UserError for a run that is missing,
-    unfinished, or of another data set or preprocessing.
+    It holds that run's model, shape of an example, step, digest and, of an autoencoder, its statistics. Raises
+    UserError for a run that is missing, unfinished, or of another data set or preprocessing.
     """
     model = dict(config["model"])
-    if not model.get("first_stage") or "first_stage_run" in model:
-        return dict(config)
-    from latent import build
-    from latent.run import load
-
-    run = load(model["first_stage"])
-    key = f"model.first_stage={model['first_stage']}"
-    if run.step < run.config["train"]["steps"]:
-        raise UserError(f"{key} is unfinished: step {run.step} of {run.config['train']['steps']}.")
-    if run.model.encode is None or run.model.decode is None:
-        raise UserError(f"{key} is a {run.config['model']['name']!r}, which cannot both encode and decode.")
-    theirs, ours = ({"name": c["data"]["name"], **build.preprocessing(c["data"])} for c in (run.config, config))
-    if theirs != ours:
-        differing = [name for name in sorted(theirs | ours) if theirs.get(name) != ours.get(name)]
-        told = ", ".join(f"data.{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here" for name in differing)
-        raise UserError(f"{key} was trained on other data ({told}).")
-    model["first_stage_run"] = {
-        "model": run.config["model"],
-        "step": run.step,
-        "average": run.average,
-        "sha256": _digest(run),
-        "statistics": statistics(run),
-    }
+    for name in COMPONENTS:
+        if model.get(name) and f"{name}_run" not in model:
+            model[f"{name}_run"] = _described(name, model[name], config)
     return {**config, "model": model}
 
 
-def load_arrays(workdir: str, described: Mapping[str, Any]) -> tuple[Params, Extra]:
+def _described(name: str, workdir: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    from latent import build
+    from latent.run import load
+
+    run = load(workdir)
+    key = f"model.{name}={workdir}"
+    if run.step < run.config["train"]["steps"]:
+        raise UserError(f"{key} is unfinished: step {run.step} of {run.config['train']['steps']}.")
+    theirs, ours = ({"name": c["data"]["name"], **build.preprocessing(c["data"])} for c in (run.config, config))
+    # A crop shows in the shape of an example, which is compared where both are known; padded ones are augmentation.
+    differing = [each for each in sorted(theirs | ours) if each != "crop" and theirs.get(each) != ours.get(each)]
+    if differing:
+        told = ", ".join(f"data.{each}: {theirs.get(each)!r} there, {ours.get(each)!r} here" for each in differing)
+        raise UserError(f"{key} was trained on other data ({told}).")
+    found = {
+        "model": run.config["model"],
+        "shape": list(run.spec.shape),
+        "step": run.step,
+        "average": run.average,
+        "sha256": _digest(run),
+    }
+    if name == FIRST_STAGE:
+        if run.model.encode is None or run.model.decode is None:
+            raise UserError(f"{key} is a {run.config['model']['name']!r}, which cannot both encode and decode.")
+        found["statistics"] = statistics(run)
+    return found
+
+
+def check_shape(name: str, described: Any, shape: tuple[int, ...]) -> None:
+    """Raises UserError where the run behind `model.NAME` saw examples of another shape."""
+    if tuple(described.shape) != tuple(shape):
+        raise UserError(
+            f"model.{name}: that run sees examples of {tuple(described.shape)}, this one of {tuple(shape)}."
+        )
+
+
+def load_arrays(name: str, workdir: str, described: Mapping[str, Any]) -> tuple[Params, Extra]:
     """The arrays of the run that `resolve` described. Raises UserError where they are not the same any more."""
     from latent.run import load
 
     run = load(workdir, described["step"], described["average"])
     if _digest(run) != described["sha256"]:
-        raise UserError(f"model.first_stage={workdir} has changed since this run was configured.")
-    return run.state.params, run.state.extra
+        raise UserError(f"model.{name}={workdir} has changed since this run was configured.")
+    arrays = _own(run)
+    return arrays["params"], arrays["extra"]
 
 
 def statistics(run: Any) -> dict[str, Any]:
@@ -100,4 +122,13 @@ def statistics(run: Any) -> dict[str, Any]:
 def _digest(run: Any) -> str:
     from latent.checkpoint import digest
 
-    return digest({"params": run.state.params, "extra": run.state.extra})
+    return digest(_own(run))
+
+
+def _own(run: Any) -> dict[str, Any]:
+    """What that run trained itself; what it was handed is not handed on."""
+    parts = {"params": run.state.params, "extra": run.state.extra}
+    return {
+        part: {name: component for name, component in tree.items() if name not in run.model.loads}
+        for part, tree in parts.items()
+    }

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Int, Shaped
 
 from latent import build, checkpoint, config, evaluate, provenance, rng
 from latent.analysis import ex_post
@@ -147,7 +147,7 @@ class Run:
     def _decode(self) -> Any:
         return jax.jit(lambda state, z: self.model.decode(state.params, state.extra, z))
 
-    def _classes(self, condition: Any, num: int) -> np.ndarray:
+    def _classes(self, condition: Any, num: int) -> Int[Array, "N"]:
         labels, known = np.asarray(condition), self.model.classes
         if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((), (num,)):
             raise UserError(f"condition={condition!r} must be one class, or one for each of {num} samples.")
@@ -156,7 +156,7 @@ class Run:
             raise UserError(f"--label={condition}: this run of model.name={name!r} was trained without classes.")
         if labels.size and not 0 <= labels.min() <= labels.max() < known:
             raise UserError(f"--label={condition} must lie in [0, {known}) (data.name={self.spec.name!r}).")
-        return np.broadcast_to(labels, num).astype(np.int32)
+        return jnp.asarray(np.broadcast_to(labels, num), jnp.int32)
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         self._need("sample")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.test_commands import run_all
 
+DDPM = ["--config=configs/latent_ddpm.py:tiny", "--config.train.steps=2", "--config.eval.metrics=()"]
 GAN = ["--config=configs/gan.py:tiny", "--config.model.conditional=True", "--config.train.steps=2"]
 
 
@@ -26,9 +27,19 @@ def results(tmp_path_factory):
         sample("vae", "prior"),
         sample("vae", "fitted", "--density=mixture:2"),
         ["evaluate", f"--workdir={folder}/gan", "--metrics=mode_coverage", "--truncation=0.01"],
+        ["train", *DDPM, f"--workdir={folder}/ddpm"],
+        sample("ddpm", "guided", "--label=3", "--guidance=2", "--guidance_interval=0.2,5", "--guidance_rescale=0.7"),
         sample("gan", "bad", "--label=25"),
         sample("gan", "bad", "--label=-1"),
         sample("gan", "bad", "--truncation=0"),
+        sample("ddpm", "bad", "--steps=2000"),
+        sample("ddpm", "bad", "--sampler=heum"),
+        sample("ddpm", "bad", "--grid=trailin"),
+        sample("ddpm", "bad", "--label=10"),
+        sample("ddpm", "bad", "--guidance_interval=5,0.2"),
+        sample("ddpm", "bad", "--guidance_interval=low,high"),
+        sample("ddpm", "bad", "--autoguidance=2"),
+        sample("ddpm", "bad", "--temperature=2"),
         sample("vae", "bad", "--truncation=1"),
         sample("vae", "bad", "--label=1"),
         sample("vae", "bad", "--density=kde"),
@@ -47,10 +58,11 @@ def results(tmp_path_factory):
 
 def test_labels_and_truncation_choose_what_is_drawn(results):
     folder, found = results
-    assert [code for code, _ in found[:9]] == [0] * 9, found[:9]
+    assert [code for code, _ in found[:11]] == [0] * 11, found[:11]
     read = lambda name: np.load(folder / f"{name}.npz")["x"]  # noqa: E731
     assert read("free").shape == (64, 2)
     assert not np.allclose(read("first"), read("last"))
+    assert read("guided").shape == (64, 8, 8, 1)
     assert np.ptp(read("near"), axis=0).max() < 0.1 * np.ptp(read("first"), axis=0).max()
 
 
@@ -73,6 +85,14 @@ def test_what_means_nothing_exits_2_and_says_why(results):
         ["--label=25", "[0, 25)"],
         ["--label=-1", "[0, 25)"],
         ["--truncation=0.0", "positive"],
+        ["steps=2000", "1000"],
+        ["--sampler='heum'", "'heun'"],
+        ["--grid='trailin'", "'trailing'"],
+        ["--label=10", "[0, 10)"],
+        ["--guidance_interval=5,0.2"],
+        ["--guidance_interval=low,high"],
+        ["--autoguidance=2.0", "model.weak"],
+        ["--temperature", "'latent_ddpm'", "no such sampling option"],
         ["--truncation", "'vae'", "no such sampling option"],
         ["--label=1", "'vae'"],
         ["--density='kde'", "mixture:K"],
@@ -81,6 +101,6 @@ def test_what_means_nothing_exits_2_and_says_why(results):
         ["hparams.critic.gradient_penalty"],
         ["model.augment='diffaugment'", "mixture_2d"],
     )
-    for (code, text), words in zip(found[9:], expected, strict=True):
+    for (code, text), words in zip(found[11:], expected, strict=True):
         assert code == 2 and all(word in text for word in words) and "Traceback" not in text, text
     assert not (folder / "bad").exists() and not (folder / "bad.npz").exists()

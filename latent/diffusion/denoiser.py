@@ -2,58 +2,142 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from latent.diffusion import predictions, schedules
-from latent.diffusion.guidance import NULL, classifier_free
+from latent.diffusion import guidance, predictions, schedules
 from latent.diffusion.predictions import Denoised
+from latent.errors import UserError
+from latent.types import Extra, Params
+
+DENOISER, WEAK, CLASSIFIER = "denoiser", "weak", "classifier"
+"""Components of params: the denoiser, and the two that may guide it, which other runs trained."""
 
 Labels = Int[Array, "B"] | None
 Previous = Float[Array, "B ..."] | None
 
 
 class Denoiser(NamedTuple):
-    """The net, the path its x comes from, and the meaning of its output. Its weights are the net's own pytree."""
+    """The net, the path its x comes from, and the meaning of its output. Its weights are the net's own pytree.
+
+    With `learns_variance` the net returns twice the channels, of which the second half is `Denoised.variance`.
+    """
 
     net: nn.Module
     path: schedules.Path
     prediction: predictions.Prediction
+    conditional: bool
     self_conditioning: bool
+    learns_variance: bool
 
     def output(
         self, weights: Any, x: Float[Array, "B ..."], t: Float[Array, "B"], label: Labels, previous: Previous = None
-    ) -> Float[Array, "B ..."]:
-        """The net at x, scaled to unit variance."""
+    ) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."] | None]:
+        """The net at x, scaled to unit variance: its prediction, and where in [-1, 1] it puts the log-variance."""
         scale = predictions.input_scale(self.path.alpha(t), self.path.sigma(t))
-        return self.net.apply({"params": weights}, schedules.expand(scale, x) * x, t, label, previous)
+        label = label if self.conditional else None
+        output = self.net.apply({"params": weights}, schedules.expand(scale, x) * x, t, label, previous)
+        return tuple(jnp.split(output, 2, axis=-1)) if self.learns_variance else (output, None)
 
     def __call__(
         self, weights: Any, x: Float[Array, "B ..."], t: Float[Array, "B"], label: Labels, previous: Previous = None
     ) -> Denoised:
-        output = self.output(weights, x, t, label, previous)
-        return predictions.denoised(self.prediction, output, x, self.path.alpha(t), self.path.sigma(t))
+        output, variance = self.output(weights, x, t, label, previous)
+        return predictions.denoised(self.prediction, output, x, self.path.alpha(t), self.path.sigma(t), variance)
 
 
-def guided(
-    denoiser: Denoiser,
-    weights: Any,
-    x: Float[Array, "B ..."],
-    t: Float[Array, "B"],
-    label: Labels,
-    previous: Previous,
-    scale: float,
-) -> Denoised:
-    """Classifier-free guidance with both questions in one batch; scale 1 and 0 ask only one."""
+class Guidance(NamedTuple):
+    """How a denoiser is guided; the defaults leave it alone.
+
+    classifier_free   scale of classifier-free guidance: 1 the conditional model, 0 no labels
+    autoguidance      scale away from a weaker model
+    classifier        scale of a classifier's gradient
+    interval          (low, high]: the noise levels sigma / alpha at which all three act; () everywhere
+    rescale           share of the conditional estimate's spread that is given back afterwards
+    """
+
+    classifier_free: float = 1.0
+    autoguidance: float = 1.0
+    classifier: float = 0.0
+    interval: tuple[float, ...] = ()
+    rescale: float = 0.0
+
+
+class Guides(NamedTuple):
+    """What may guide besides the denoiser itself: a weaker denoiser, and log p(y | z) of a classifier of clean data,
+    (params, extra, z, label) -> [N]."""
+
+    weak: Denoiser | None = None
+    log_prob: Callable[[Params, Extra, Array, Array], Float[Array, "N"]] | None = None
+
+
+def check(asked: Guidance, denoiser: Denoiser, guides: Guides) -> None:
+    """Raises UserError for guidance that this model cannot give, naming the flag."""
+    if asked.classifier_free != 1.0 and not denoiser.conditional:
+        raise UserError(
+            f"--guidance={asked.classifier_free} needs a model that was trained with model.conditional=True."
+        )
+    if asked.autoguidance != 1.0 and guides.weak is None:
+        raise UserError(f"--autoguidance={asked.autoguidance} needs a model trained with model.weak=RUN.")
+    if asked.classifier and guides.log_prob is None:
+        raise UserError(f"--classifier_scale={asked.classifier} needs a model trained with model.classifier=RUN.")
+    told = ",".join(f"{level:g}" for level in asked.interval)
+    if asked.interval and not (len(asked.interval) == 2 and 0 <= asked.interval[0] < asked.interval[1]):
+        raise UserError(f"--guidance_interval={told} must be two noise levels LOW,HIGH with 0 <= LOW < HIGH.")
+    if not 0.0 <= asked.rescale <= 1.0:
+        raise UserError(f"--guidance_rescale={asked.rescale} must lie in [0, 1].")
+
+
+def guided(denoiser: Denoiser, guides: Guides, asked: Guidance) -> Callable[..., Denoised]:
+    """((params, extra, label), x, one t, previous estimate) -> Denoised, with everything that was asked for.
+
+    Each guide pushes the conditional estimate away from its own reference; the pushes add up.
+    """
+
+    def estimate(inputs: Any, x: Float[Array, "N ..."], t: Float[Array, ""], previous: Previous = None) -> Denoised:
+        params, extra, label = inputs
+        alpha, sigma, times = denoiser.path.alpha(t), denoiser.path.sigma(t), jnp.full(len(x), t)
+        within = lambda scale: (  # noqa: E731
+            guidance.limited_to_interval(scale, alpha, sigma, *asked.interval) if asked.interval else scale
+        )
+        conditional, found = _classifier_free(
+            denoiser, params[DENOISER], x, times, label, previous, asked.classifier_free, within
+        )
+        if asked.autoguidance != 1.0:
+            weak = guides.weak(params[WEAK][DENOISER], x, times, label, previous)
+            pushed = guidance.autoguidance(conditional, weak, within(asked.autoguidance))
+            found = found._replace(
+                x0=found.x0 + pushed.x0 - conditional.x0, eps=found.eps + pushed.eps - conditional.eps
+            )
+        if asked.classifier:
+            # The classifier has seen clean data only: it judges what the denoiser makes of x (Bansal et al. 2023).
+            clean = lambda y: denoiser(params[DENOISER], y, times, label, previous).x0  # noqa: E731
+            gradient = guidance.classifier_gradient(lambda y: guides.log_prob(params, extra, clean(y), label), x)
+            found = guidance.classifier(found, gradient, alpha, sigma, within(1.0 + asked.classifier) - 1.0)
+        if asked.rescale:
+            found = guidance.rescaled(found, conditional, x, alpha, sigma, asked.rescale)
+        return found
+
+    return estimate
+
+
+def _classifier_free(
+    denoiser: Denoiser, weights: Any, x: Array, t: Array, label: Labels, previous: Previous, scale: float, within: Any
+) -> tuple[Denoised, Denoised]:
+    """The conditional and the guided estimate, both questions in one batch; scale 1, and 0 everywhere, ask only one."""
     if label is None or scale == 1.0:
-        return denoiser(weights, x, t, label, previous)
-    null = jnp.full(len(x), NULL)
-    if scale == 0.0:
-        return denoiser(weights, x, t, null, previous)
+        alone = denoiser(weights, x, t, label, previous)
+        return alone, alone
+    null = jnp.full(len(x), guidance.NULL)
+    if scale == 0.0 and within(scale) is scale:
+        alone = denoiser(weights, x, t, null, previous)
+        return alone, alone
     twice = lambda a: None if a is None else jnp.concatenate([a, a])  # noqa: E731
     both = denoiser(weights, twice(x), twice(t), jnp.concatenate([label, null]), twice(previous))
-    half = lambda start: Denoised(*(a[start : start + len(x)] for a in both[:2]))  # noqa: E731
-    return classifier_free(half(0), half(len(x)), scale)
+    first, second = (jax.tree.map(lambda a, s=s: a[s : s + len(x)], both) for s in (0, len(x)))
+    return first, guidance.classifier_free(first, second, within(scale))

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from latent.diffusion.schedules import Path, Real
-from latent.errors import UserError
+from latent.errors import UserError, unknown_name
 
 Grid = Float[Array, "T"]
 
@@ -104,6 +104,13 @@ GRIDS: dict[str, Callable[..., Grid]] = {
     "karras": karras,
 }
 """Grids by name: (path, num_steps, **options) -> times [S + 1], strictly decreasing."""
+
+
+def find(name: str, key: str = "grid") -> Callable[..., Grid]:
+    """The grid that the flag or config key `key` names; raises UserError for a wrong name."""
+    if name not in GRIDS:
+        raise unknown_name(key, name, GRIDS)
+    return GRIDS[name]
 
 
 def _spaced(back: Callable, start: Array | float, end: Array | float, num_steps: int, to_data: bool) -> Grid:

@@ -13,10 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from latent import config
+from latent.first_stage import FIRST_STAGE, check_shape
 from latent.types import Batch, DataSpec, Extra, Params
-
-STAGE = "first_stage"
-"""The component that holds a first stage, and the config key `model.first_stage` that names its run."""
 
 
 class Space(NamedTuple):
@@ -48,19 +46,20 @@ def pixels(spec: DataSpec) -> Space:
 
 def latents(described: config.Section, spec: DataSpec) -> Space:
     """The codes of the autoencoder that `model.first_stage_run` describes, normalised channel by channel."""
+    check_shape(FIRST_STAGE, described, spec.shape)
     build_model = config.select("latent.models", described.model.name, "build", "model.first_stage")
     model = build_model(config.Section(described.model.plain()), spec)
     statistics = described.statistics
     mean, std = jnp.asarray(statistics.mean, jnp.float32), jnp.asarray(statistics.std, jnp.float32)
 
     def encode(params: Params, extra: Extra, x: Float[Array, "B ..."], keys: Key[Array, "B"]) -> Float[Array, "B ..."]:
-        return (model.encode(params[STAGE], extra[STAGE], x, keys).sample - mean) / std
+        return (model.encode(params[FIRST_STAGE], extra[FIRST_STAGE], x, keys).sample - mean) / std
 
     def decode(params: Params, extra: Extra, z: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-        return model.decode(params[STAGE], extra[STAGE], z * std + mean)
+        return model.decode(params[FIRST_STAGE], extra[FIRST_STAGE], z * std + mean)
 
     def init(key: Key[Array, ""], batch: Batch) -> tuple[Params, Extra]:
         params, extra = model.init(key, batch)
-        return {STAGE: params}, {STAGE: extra}
+        return {FIRST_STAGE: params}, {FIRST_STAGE: extra}
 
     return Space(tuple(statistics.shape), encode, decode, init)

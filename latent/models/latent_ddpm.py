@@ -13,15 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from latent import config
-from latent.diffusion import generation, predictions, schedules, spaces, times, weightings
-from latent.diffusion.denoiser import Denoiser
+from latent import config, first_stage
+from latent.diffusion import generation, learned_variance, predictions, schedules, spaces, times, weightings
+from latent.diffusion.denoiser import CLASSIFIER, DENOISER, WEAK, Denoiser, Guides
 from latent.diffusion.guidance import drop
-from latent.diffusion.spaces import STAGE
 from latent.errors import UserError, unknown_name
 from latent.types import Batch, Context, DataSpec, Extra, Loss, Model, Params, Player
-
-PLAYER = "denoiser"
 
 
 def _named(table: dict[str, Any], name: str, key: str) -> Any:
@@ -44,32 +41,33 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     """Builds the diffusion model that the config section `model` describes.
 
     Raises UserError for unknown names, options that do not fit them, a prediction that the schedule rules out, labels
-    where the set has none, and nets that the latent's shape does not suit.
+    where the set has none, nets that the latent's shape does not suit, and runs that do not fit this one.
     """
     space = spaces.latents(section.first_stage_run, spec) if section.first_stage else spaces.pixels(spec)
-    if section.conditional and not spec.num_classes:
-        raise UserError(f"model.conditional=True needs classes, which data.name={spec.name!r} has not.")
-    classes = spec.num_classes if section.conditional else 0
-    path = _made(schedules.SCHEDULES, section.schedule, "model.schedule")
+    denoiser = _denoiser(section, space, spec)
+    guides = Guides(_weak(section, space, spec), _classifier(section, space, spec))
+    labelled = denoiser.conditional or guides.log_prob is not None
+    path, prediction = denoiser.path, denoiser.prediction
     law = _made(times.TIMES, section.times, "model.times")
     weighting = _named(weightings.WEIGHTINGS, section.weighting.name, "model.weighting.name")
     weighting_options = section.weighting.options.plain()
-    net = config.select("latent.nets", section.net.name, "denoiser", "model.net.name")(
-        section.net, space.shape, classes
-    )
-    prediction = predictions.find(section.prediction, path, "model.prediction")
-    denoiser = Denoiser(net, path, prediction, section.net.self_conditioning)
-    sample = generation.sampler(denoiser, PLAYER, space, classes, section.sampling.plain())
+    classes = spec.num_classes if labelled else 0
+    sample = generation.sampler(denoiser, guides, space, classes, section.sampling.plain())
+    loads = tuple(name for name in first_stage.COMPONENTS if section[name])
 
     def init(key: Key[Array, ""], batch: Batch) -> tuple[Params, Extra]:
         params, extra = space.init(jax.random.fold_in(key, 1), batch)
-        z, t = jnp.zeros((1, *space.shape)), jnp.ones(1)
-        return params | {PLAYER: net.init(key, z, t, jnp.zeros(1, jnp.int32) if classes else None)["params"]}, extra
+        params[DENOISER] = _weights(denoiser, space, key)
+        if guides.weak is not None:
+            params[WEAK], extra[WEAK] = {DENOISER: _weights(guides.weak, space, key)}, {}
+        if guides.log_prob is not None:
+            params[CLASSIFIER], extra[CLASSIFIER] = _other(section, CLASSIFIER, spec).init(key, batch)
+        return params, extra
 
     def errors(
         params: Params, extra: Extra, batch: Batch, context: Context, label: Any
-    ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
-        """The weighted and the plain squared error of the net's output, averaged over z."""
+    ) -> dict[str, Float[Array, "B"]]:
+        """The weighted and the plain squared error of the net's output, averaged over z, and the bits of a step."""
         keys = context.keys
         z = jax.lax.stop_gradient(space.encode(params, extra, batch["x"], keys("posterior")))
         size = len(context.gather(batch["position"]))
@@ -78,30 +76,115 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         x = schedules.perturb(path, z, eps, t)
         previous = None
         if denoiser.self_conditioning:
-            told = jax.lax.stop_gradient(denoiser(params[PLAYER], x, t, label).x0)
+            told = jax.lax.stop_gradient(denoiser(params[DENOISER], x, t, label).x0)
             coin = jax.vmap(jax.random.bernoulli)(keys("self_conditioning"))
             previous = jnp.where(schedules.expand(coin.astype(z.dtype), z) > 0, told, 0.0)
         target = predictions.target(prediction, z, eps, path.alpha(t), path.sigma(t))
-        squared = (denoiser.output(params[PLAYER], x, t, label, previous) - target) ** 2
-        plain = jnp.mean(squared.reshape(len(z), -1), axis=1)
-        return weighting(path, prediction, t, **weighting_options) * plain, plain
+        output, variance = denoiser.output(params[DENOISER], x, t, label, previous)
+        plain = jnp.mean(((output - target) ** 2).reshape(len(z), -1), axis=1)
+        found = {"weighted_error": weighting(path, prediction, t, **weighting_options) * plain, "error": plain}
+        if variance is not None:
+            estimate = predictions.denoised(prediction, output, x, path.alpha(t), path.sigma(t), variance)
+            found["step_bits"] = learned_variance.step_bits(path, z, eps, estimate, t)
+        return found
 
     def loss(params: Params, extra: Extra, batch: Batch, context: Context) -> Loss:
         label = None
-        if classes:
-            label = drop(batch["label"], context.keys("drop"), context.hparams[PLAYER]["label_dropout"])
-        weighted, plain = errors(params, extra, batch, context, label)
-        return Loss(jnp.mean(weighted), {"weighted_error": weighted, "error": plain}, extra)
+        if denoiser.conditional:
+            label = drop(batch["label"], context.keys("drop"), context.hparams[DENOISER]["label_dropout"])
+        found = errors(params, extra, batch, context, label)
+        objective = found["weighted_error"]
+        if denoiser.learns_variance:
+            # lambda L_vlb with lambda = 0.001 and L_vlb = T E_t[L_t] (section 3.4, and the published code's bits).
+            objective = objective + 1e-3 * path.num_timesteps * found["step_bits"]
+        return Loss(jnp.mean(objective), found, extra)
 
     def terms(params: Params, extra: Extra, batch: Batch, context: Context) -> dict[str, Float[Array, "B"]]:
-        weighted, plain = errors(params, extra, batch, context, batch["label"] if classes else None)
-        return {"weighted_error": weighted, "error": plain}
+        return errors(params, extra, batch, context, batch["label"] if denoiser.conditional else None)
 
     return Model(
         init=init,
-        players=(Player(PLAYER, (PLAYER,), loss),),
+        players=(Player(DENOISER, (DENOISER,), loss),),
         terms=terms,
         sample=sample,
         classes=classes,
-        loads=(STAGE,) if section.first_stage else (),
+        loads=loads,
     )
+
+
+def _denoiser(section: config.Section, space: spaces.Space, spec: DataSpec) -> Denoiser:
+    if section.conditional and not spec.num_classes:
+        raise UserError(f"model.conditional=True needs classes, which data.name={spec.name!r} has not.")
+    path = _made(schedules.SCHEDULES, section.schedule, "model.schedule")
+    if section.learned_variance and path.num_timesteps is None:
+        raise UserError(
+            f"model.learned_variance=True needs a schedule of discrete steps, which {section.schedule.name!r} has not."
+        )
+    return Denoiser(
+        net=config.select("latent.nets", section.net.name, "denoiser", "model.net.name")(
+            section.net,
+            space.shape,
+            spec.num_classes if section.conditional else 0,
+            outputs=1 + section.learned_variance,
+        ),
+        path=path,
+        prediction=predictions.find(section.prediction, path, "model.prediction"),
+        conditional=section.conditional,
+        self_conditioning=section.net.self_conditioning,
+        learns_variance=section.learned_variance,
+    )
+
+
+def _weights(denoiser: Denoiser, space: spaces.Space, key: Key[Array, ""]) -> Any:
+    label = jnp.zeros(1, jnp.int32) if denoiser.conditional else None
+    return denoiser.net.init(key, jnp.zeros((1, *space.shape)), jnp.ones(1), label)["params"]
+
+
+def _other(section: config.Section, name: str, spec: DataSpec) -> Model:
+    """The model of the run that `model.NAME` took over."""
+    described = section[f"{name}_run"]
+    first_stage.check_shape(name, described, spec.shape)
+    make = config.select("latent.models", described.model.name, "build", f"model.{name}")
+    return make(config.Section(described.model.plain()), spec)
+
+
+def _weak(section: config.Section, space: spaces.Space, spec: DataSpec) -> Denoiser | None:
+    """The weaker denoiser of autoguidance: of the same latents, on the same path."""
+    if not section.weak:
+        return None
+    theirs = config.Section(section.weak_run.model.plain())
+    if theirs.name != section.name:
+        raise UserError(f"model.weak={section.weak}: a {theirs.name!r} cannot guide a {section.name!r}.")
+    origins = [part.first_stage_run.sha256 if part.first_stage else "" for part in (section, theirs)]
+    if origins[0] != origins[1]:
+        raise UserError(f"model.weak={section.weak} denoises the latents of another first stage than this run.")
+    if theirs.schedule.plain() != section.schedule.plain():
+        raise UserError(f"model.weak={section.weak} has another model.schedule than this run.")
+    return _denoiser(theirs, space, spec)
+
+
+def _classifier(section: config.Section, space: spaces.Space, spec: DataSpec) -> Any:
+    """log p(label | z) of the classifier in `model.classifier`, which sees what z decodes to."""
+    if not section.classifier:
+        return None
+    model = _other(section, CLASSIFIER, spec)
+
+    def logits(params: Params, extra: Extra, x: Array) -> Float[Array, "N classes"]:
+        keys = jax.random.split(jax.random.key(0), len(x))  # a classifier draws nothing
+        return model.encode(params, extra, x, keys).info["logits"]
+
+    def outputs() -> Any:
+        x = jnp.zeros((1, *spec.shape))
+        return logits(*model.init(jax.random.key(0), {"x": x, "label": jnp.zeros(1, jnp.int32)}), x)
+
+    try:
+        jax.eval_shape(outputs)
+    except (KeyError, TypeError) as error:
+        name = section.classifier_run.model.name
+        raise UserError(f"model.classifier={section.classifier}: a {name!r} gives no logits.") from error
+
+    def log_prob(params: Params, extra: Extra, z: Array, label: Array) -> Float[Array, "N"]:
+        found = jax.nn.log_softmax(logits(params[CLASSIFIER], extra[CLASSIFIER], space.decode(params, extra, z)))
+        return jnp.take_along_axis(found, label[:, None], axis=1)[:, 0]
+
+    return log_prob
