@@ -16,7 +16,7 @@ STEP = flags.DEFINE_string("step", "latest", "latest, best or a number.")
 SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")
 OUT = flags.DEFINE_string("out", None, "A .npz file: mean, sample, label, index and what else the family knows.")
 MAP = flags.DEFINE_string("map", None, "Also draw the means in the plane, coloured by class, into this .png.")
-PROJECTION = flags.DEFINE_string("projection", "tsne", "How --map projects: pca or tsne.")
+PROJECTION = flags.DEFINE_string("projection", "tsne", "How --map projects: pca, tsne or umap.")
 
 MOST_POINTS = 2000
 """Points on a map."""

@@ -1,1 +1,1 @@
-"""What a latent space looks like: projections and, later, traversals, clusters and probes of codes."""
+"""What a latent space looks like: projections, traversals, directions, interpolation, density, clusters, neighbours."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,3 +53,29 @@ def test_the_map_is_a_picture(tmp_path):
     projection.draw(projection.project(codes, "pca"), labels, tmp_path / "map.png", "codes")
     pixels = np.asarray(Image.open(tmp_path / "map.png").convert("RGB"))
     assert min(pixels.shape[:2]) > 500 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+def test_overlap_counts_shared_neighbours():
+    line = np.arange(40, dtype=np.float64)[:, None] * [1.0, 0.0]
+    assert projection.overlap(line, 3 * line[:, ::-1] + 1, 4) == 1.0  # the same map, turned, scaled, moved
+    shuffled = line[np.random.default_rng(0).permutation(40)]
+    assert projection.overlap(line, shuffled, 4) < 0.4
+    assert projection.stability([line, line, shuffled], 4) == pytest.approx(
+        (1 + 2 * projection.overlap(line, shuffled, 4)) / 3
+    )
+
+
+@pytest.mark.slow  # importing it compiles for half a minute
+@pytest.mark.skipif(not projection.available("umap"), reason="umap-learn is not installed (the extra `maps`)")
+def test_umap_is_seeded_and_keeps_clusters_apart():
+    codes, labels = clusters(5, 60)
+    one, two = projection.project(codes, "umap", 1), projection.project(codes, "umap", 1)
+    np.testing.assert_array_equal(one.points, two.points)
+    distances = np.linalg.norm(one.points[:, None] - one.points[None], axis=-1) + 1e9 * np.eye(len(codes))
+    assert np.mean(labels[distances.argmin(axis=1)] == labels) > 0.95
+
+
+def test_umap_names_its_install_command_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(UserError, match=r"umap-learn: pip install -e '\.\[maps\]'"):
+        projection.project(clusters(5)[0], "umap")
