@@ -80,24 +80,27 @@ class EvaluationData:
         *,
         repeat: Sequence[Any] = (),
         limit: int = 0,
+        rows: Indices | None = None,
         **static: Any,
     ) -> PyTree:
         """Applies function(model, params, extra, batch, context, **static) to the split: arrays [N, ...], on the host.
 
         `repeat` calls it once per element instead, given after `context`, and stacks: [R, N, ...]. `limit` stops after
-        that many examples. The last batch is padded and the padding cut off again. `function` must be one object
-        across calls (a module's function): it is compiled once.
+        that many examples; `rows` are the places in the split to go through, all by default. The last batch is padded
+        and the padding cut off again. `function` must be one object across calls (a module's function): it is compiled
+        once.
         """
         if limit < 0:
             raise UserError(f"limit={limit} must not be negative (0: all examples).")
-        size = min(limit or len(self.split.x), len(self.split.x))
+        rows = np.arange(len(self.split.x)) if rows is None else np.asarray(rows)
+        rows = rows[:limit].astype(np.int32) if limit else rows.astype(np.int32)
         call = self._compile(function, static)
         batches = []
-        for start in range(0, size, self._batch_size):
-            index = np.arange(start, start + self._batch_size, dtype=np.int32)
-            raw = self._raw(np.where(index < size, index, 0))
+        for start in range(0, len(rows), self._batch_size):
+            index = rows[start : start + self._batch_size]
+            raw = self._raw(np.pad(index, (0, self._batch_size - len(index))))
             outputs = [call(state, np.uint32(self.seed), raw, *extra) for extra in ([(r,) for r in repeat] or [()])]
-            keep = min(self._batch_size, size - start)
+            keep = len(index)
             batches.append([jax.tree.map(lambda leaf, k=keep: np.asarray(leaf[:k]), output) for output in outputs])
         joined = [
             jax.tree.map(lambda *leaves: np.concatenate(leaves), *column) for column in zip(*batches, strict=True)

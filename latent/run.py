@@ -21,7 +21,7 @@ from latent import build, checkpoint, config, evaluate, provenance, rng
 from latent.analysis import ex_post
 from latent.errors import UserError
 from latent.metrics.passport import Result
-from latent.types import Latent, Model
+from latent.types import Indices, Latent, Model
 
 
 def load(workdir: str | Path, step: str | int = "latest", average: str | None = None) -> Run:
@@ -76,16 +76,16 @@ class Run:
         keys = rng.sample_keys(seed, jnp.arange(num))
         return self.model.sample(self.state.params, self.state.extra, keys, condition, **options)
 
-    def examples(self, split: str, limit: int = 0) -> dict[str, np.ndarray]:
+    def examples(self, split: str, limit: int = 0, rows: Indices | None = None) -> dict[str, np.ndarray]:
         """Prepared examples of a split: {"x", "label", "index"}, as evaluation sees them, and the "factors" of a set
-        that has them."""
-        return self.data(split).map(_batch, self.state, limit=limit)
+        that has them. `rows`: only these places of the split."""
+        return self.data(split).map(_batch, self.state, limit=limit, rows=rows)
 
-    def encode_split(self, split: str, limit: int = 0) -> dict[str, np.ndarray]:
+    def encode_split(self, split: str, limit: int = 0, rows: Indices | None = None) -> dict[str, np.ndarray]:
         """Codes of a split: {"mean", "sample", "label", "index"}, of `info` what has one row an example, and the
         "factors" of a set that has them."""
         self._need("encode")
-        return self.data(split).map(_codes, self.state, limit=limit)
+        return self.data(split).map(_codes, self.state, limit=limit, rows=rows)
 
     def evaluate(
         self,
