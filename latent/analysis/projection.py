@@ -35,9 +35,13 @@ def _pca(codes: Float[np.ndarray, "N d"], seed: int, start: str) -> Float[np.nda
 
 def _tsne(codes: Float[np.ndarray, "N d"], seed: int, start: str) -> Float[np.ndarray, "N 2"]:
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, (len(codes) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(codes)
+    # One thread: the sums do not depend on the number of cores, and at some thousand points threads that wait for each
+    # other cost more than they bring (four times the processor time on a busy machine).
+    with threadpool_limits(1):
+        return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(codes)
 
 
 def _umap(codes: Float[np.ndarray, "N d"], seed: int, start: str) -> Float[np.ndarray, "N 2"]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from latent import pictures
+from latent.analysis import clusters
 from latent.errors import UserError
 from latent.run import Run
 
@@ -86,6 +87,11 @@ class Evidence:
         return np.mean((self.copies - self.x).reshape(len(self.x), -1) ** 2, axis=1, dtype=np.float64)
 
     @functools.cached_property
+    def cluster(self) -> Int[np.ndarray, "N"] | None:
+        """The k-means cluster of every code, as many clusters as classes, 10 where there are none."""
+        return None if self.codes is None else clusters.k_means(self.codes["mean"], self.spec.num_classes or 10)
+
+    @functools.cached_property
     def space(self) -> Float[np.ndarray, "N d"] | None:
         """Codes that the decoder is used to: draws of q(z | x) over the examples, or of the normal prior of a decoder
         without an encoder; None without a decoder."""
@@ -125,14 +131,12 @@ class Evidence:
 
     @property
     def family(self) -> str:
-        """The family's name in the config."""
-        return self.config["model"]["name"]
+        """The family's name, for people."""
+        return self.config["model"]["name"].replace("_", " ")
 
     def without(self, function: str) -> str:
         """A sentence that says why what needs a function of the model is not shown."""
         if function == "decode" and self.model.classes and self.model.sample is not None:
-            return (
-                "This model makes an image from noise and a class, not from a code alone: there is nothing to walk in."
-            )
+            return "This model makes an example from noise and a class, not from a code alone."
         verbs = {"encode": "has no encoder", "decode": "has no decoder", "sample": "draws no samples"}
-        return f"A {self.family} run as it is configured here {verbs[function]}."
+        return f"This {self.family} {verbs[function]}."

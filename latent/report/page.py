@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,28 +97,3 @@ def _body(environment: Any, name: str, section: Section | Absent) -> str:
 def _json(data: Any) -> str:
     """JSON that may stand inside a script element."""
     return json.dumps(valid(data), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def rounded(values: Any, digits: int = 4) -> list[Any]:
-    """An array as nested lists of numbers with so many significant digits: what a plot needs and no more."""
-    import numpy as np
-
-    array = np.asarray(values, np.float64)
-    flat = [float(f"{value:.{digits}g}") for value in array.ravel()]
-    return np.array(flat).reshape(array.shape).tolist() if flat else []
-
-
-def lines(series: Sequence[tuple[str, Any, Any]], **layout: Any) -> dict[str, Any]:
-    """A plot of named lines (name, x, y)."""
-    data = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers" if len(x) < 12 else "lines",
-            "name": name,
-            "x": list(x),
-            "y": rounded(y, 5),
-            "marker": {"size": 5},
-        }
-        for name, x, y in series
-    ]
-    return {"data": data, "layout": layout}

@@ -6,7 +6,8 @@ from typing import Any
 
 from latent import logs
 from latent.report.evidence import Evidence
-from latent.report.page import Absent, Section, lines
+from latent.report.page import Absent, Section
+from latent.report.plots import lines
 
 TITLE = "Training curves"
 MACHINE = ("gradient_norm", "learning_rate", "steps_per_second", "images_per_second", "input_wait")
@@ -24,11 +25,9 @@ def section(evidence: Evidence) -> Section | Absent:
     plots = {}
     for name in sorted(charts, key=lambda name: (rank(name), name)):
         place = f"curve-{len(plots)}"
-        plots[place] = lines(
-            [(split, *points) for split, points in charts[name].items()], xaxis={"title": {"text": "step"}}
-        )
+        plots[place] = lines(charts[name])
         names["machine" if name.rpartition("/")[2] in MACHINE else "main"].append((place, name.replace("_", " ")))
-    lead = "Metrics of the parameters before each update; evaluation uses the weights named in the overview."
+    lead = "Over steps. Training terms are those of the parameters before an update, of one batch."
     return Section(TITLE, lead, names, plots)
 
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from latent.analysis import clusters, projection
+from latent.analysis import projection
 from latent.report import images
 from latent.report.evidence import Evidence
-from latent.report.page import Section, number, rounded
+from latent.report.page import Section, number
+from latent.report.plots import rounded
 
 TITLES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP", "codes": "latent plane"}
 SEEDS = (0, 1, 2)
@@ -44,7 +45,7 @@ def section(evidence: Evidence) -> Section:
             }
             for one in shown
         ],
-        "colours": _colours(evidence, vectors),
+        "colours": _colours(evidence),
         "neighbours": projection.neighbours_of(vectors, LATENT_NEIGHBOURS).tolist(),
         "caption": _captions(evidence),
         "sheet": images.sheet(pictures) if evidence.is_image else None,
@@ -58,14 +59,13 @@ def section(evidence: Evidence) -> Section:
     else:
         title = "Map of data and samples"
         lead = (
-            f"{evidence.without('encode')} So this map is of the examples themselves, by their values: "
+            f"{evidence.without('encode')} This is a map of the examples themselves, by their values: "
             f"{number(len(evidence.x))} {evidence.split} examples"
-            + (
-                "."
-                if evidence.samples is None
-                else f" and {number(len(evidence.samples))} samples together. Where samples are missing, the model makes none."
-            )
         )
+        if evidence.samples is None:
+            lead += "."
+        else:
+            lead += f" and {number(len(evidence.samples))} samples. Where there are no samples, the model makes none."
     return Section(title, lead, values, {}, data)
 
 
@@ -121,7 +121,7 @@ def _missing() -> str:
     return "" if not absent else "UMAP is an extra: pip install -e '.[maps]'"
 
 
-def _colours(evidence: Evidence, vectors: Float[np.ndarray, "N d"]) -> list[dict[str, Any]]:
+def _colours(evidence: Evidence) -> list[dict[str, Any]]:
     """What points can be coloured by: {key, title, kind: group | number, values}."""
     found: list[dict[str, Any]] = []
     pad = 0 if evidence.codes is not None or evidence.samples is None else len(evidence.samples)
@@ -133,14 +133,13 @@ def _colours(evidence: Evidence, vectors: Float[np.ndarray, "N d"]) -> list[dict
         named = [str(label) if label >= 0 else "sample" for label in labels]
         many = len(set(named)) > MOST_CLASSES
         found.append(scale("class", "class", labels) if many else group("class", "class", named))
-    if not pad:
-        count = evidence.spec.num_classes or 10
-        found.append(group("cluster", "k-means cluster", list(map(str, clusters.k_means(vectors, count)))))
+    if evidence.cluster is not None:
+        found.append(group("cluster", "k-means cluster", [str(one) for one in evidence.cluster]))
     if evidence.error is not None:
         found.append(scale("error", "reconstruction error", evidence.error))
     codes = evidence.codes or {}
     if "kl" in codes:
-        found.append(scale("kl", "KL, nats", codes["kl"].reshape(len(vectors), -1).sum(axis=1)))
+        found.append(scale("kl", "KL, nats", codes["kl"].reshape(len(evidence.x), -1).sum(axis=1)))
     if "probability" in codes:
         found.append(scale("confidence", "confidence", codes["probability"].max(axis=1)))
         right = codes["probability"].argmax(axis=1) == evidence.label

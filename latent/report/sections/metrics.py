@@ -19,13 +19,9 @@ def rows(evidence: Evidence) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row["protocol"].get("split") != evidence.split, row["value"] is None))
 
 
-def section(evidence: Evidence) -> Section | Absent:
-    """Needs an evaluation of this step."""
-    found = rows(evidence)
-    if not found:
-        command = f"python -m experiments.evaluate --workdir={evidence.run.workdir}"
-        return Absent(TITLE, f"Step {evidence.run.step} has not been evaluated: {command}")
-    shown = [
+def shown(evidence: Evidence) -> list[dict[str, Any]]:
+    """The same as words."""
+    return [
         {
             "name": row["name"],
             "value": "not defined" if row["value"] is None else number(row["value"], 5),
@@ -37,10 +33,17 @@ def section(evidence: Evidence) -> Section | Absent:
             "protocol": {key: _word(value) for key, value in row["protocol"].items()},
             "provenance": {key: _word(value) for key, value in row.get("provenance", {}).items()},
         }
-        for row in found
+        for row in rows(evidence)
     ]
+
+
+def section(evidence: Evidence) -> Section | Absent:
+    """Needs an evaluation of this step."""
+    if not rows(evidence):
+        command = f"python -m experiments.evaluate --workdir={evidence.run.workdir}"
+        return Absent(TITLE, f"Step {evidence.run.step} has not been evaluated: {command}")
     lead = "Each number opens to its passport: only numbers of equal protocol may be compared."
-    return Section(TITLE, lead, {"rows": shown})
+    return Section(TITLE, lead, {"rows": shown(evidence)})
 
 
 def _word(value: Any) -> str:

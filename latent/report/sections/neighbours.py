@@ -10,7 +10,8 @@ import numpy as np
 from latent.analysis import neighbours
 from latent.report import images
 from latent.report.evidence import Evidence
-from latent.report.page import Absent, Section, number, rounded
+from latent.report.page import Absent, Section, number
+from latent.report.plots import Plot, areas, axis, rounded
 
 TITLE = "Nearest training examples"
 SHOWN = 12
@@ -43,50 +44,33 @@ def section(evidence: Evidence) -> Section | Absent:
     if evidence.samples is None:
         return Absent(TITLE, evidence.without("sample"))
     found = compared(evidence)
-    rows = []
-    if evidence.is_image:
-        order = np.argsort(found.samples.distance[:, 0], kind="stable")
-        chosen = np.concatenate([np.arange(SHOWN // 2), order[: SHOWN // 2]])
-        for place, row in enumerate(chosen):
-            near = found.samples.index[row, :OTHERS]
-            told = ("sample" if place < SHOWN // 2 else "nearest of all: sample") + f" {row}"
-            distance = rounded(found.samples.distance[row, :OTHERS], 3)
-            rows.append(
-                (
-                    told,
-                    images.each(evidence.samples[row : row + 1])[0],
-                    list(zip(images.each(evidence.train[near]), distance, strict=True)),
-                )
-            )
+    rows = _rows(evidence, found.samples) if evidence.is_image else []
     share, usual = found.copies
     lead = (
-        f"Euclidean distance of values, to {number(len(evidence.train))} training examples. {100 * share:.1f}% of "
-        f"{number(len(found.samples.index))} samples are nearer to one training example than a third of their mean distance to the "
-        f"next {COUNT - 1}; among held-out examples {100 * usual:.1f}% are."
+        f"By Euclidean distance, among {number(len(evidence.train))} training examples. A copy is what is nearer to "
+        f"one of them than a third of its mean distance to the next {COUNT - 1}: {100 * share:.1f}% of "
+        f"{number(len(evidence.samples))} samples, {100 * usual:.1f}% of held-out examples."
     )
     return Section(TITLE, lead, {"rows": rows}, {"neighbour-distances": _histogram(found)})
 
 
-def _histogram(found: Compared) -> dict:
-    both = [("samples", found.samples.distance[:, 0]), ("held-out examples", found.held_out.distance[:, 0])]
-    edges = np.linspace(0.0, max(float(values.max()) for _, values in both) * 1.02 + 1e-9, 41)
-    data = []
-    for name, values in both:
-        shares = np.histogram(values, edges)[0] / len(values)
-        data.append(
-            {
-                "type": "bar",
-                "name": name,
-                "x": rounded((edges[1:] + edges[:-1]) / 2),
-                "y": rounded(shares),
-                "opacity": 0.65,
-                "hovertemplate": "distance %{x:.2f}: %{y:.1%}<extra>" + name + "</extra>",
-            }
-        )
-    layout = {
-        "barmode": "overlay",
-        "bargap": 0,
-        "xaxis": {"title": {"text": "distance to the nearest training example"}},
-        "yaxis": {"title": {"text": "share"}, "tickformat": ".0%"},
-    }
-    return {"data": data, "layout": layout}
+def _rows(evidence: Evidence, found: neighbours.Neighbours) -> list[tuple[str, str, list[tuple[str, float]]]]:
+    """(name, sample, [(training example, distance)]) of the first samples, then of those nearest to training."""
+    nearest = np.argsort(found.distance[:, 0], kind="stable")
+    named = [(f"sample {row}", row) for row in range(SHOWN // 2)]
+    named += [(f"of all the nearest: sample {row}", row) for row in nearest[: SHOWN // 2]]
+    rows = []
+    for name, row in named:
+        near = images.each(evidence.train[found.index[row, :OTHERS]])
+        pairs = list(zip(near, rounded(found.distance[row, :OTHERS], 3), strict=True))
+        rows.append((name, images.each(evidence.samples[row : row + 1])[0], pairs))
+    return rows
+
+
+def _histogram(found: Compared) -> Plot:
+    both = {"samples": found.samples.distance[:, 0], "held-out examples": found.held_out.distance[:, 0]}
+    edges = np.linspace(0.0, 1.02 * max(float(values.max()) for values in both.values()) + 1e-9, 41)
+    middles = (edges[1:] + edges[:-1]) / 2
+    shares = {name: (middles, np.histogram(values, edges)[0] / len(values)) for name, values in both.items()}
+    title = "distance to the nearest training example"
+    return areas(shares, xaxis=axis(title), yaxis=axis("share", tickformat=".0%"))

@@ -10,11 +10,15 @@ import jax
 
 from latent import build, logs, provenance
 from latent import config as configs
-from latent.report import findings
+from latent.report import findings, images
 from latent.report.evidence import Evidence
 from latent.report.page import Section, number
+from latent.report.sections import metrics
 
-SIZES = " \u00d7 "
+HERO = 20
+"""Pictures under the title."""
+
+SIZES = " \u00d7 "  # the sign between lengths
 
 SHOWN = ("seed", "data.", "model.", "optimizer.", "hparams.", "ema.", "train.")
 """Config keys that say what was trained; the rest says how it was watched."""
@@ -25,8 +29,14 @@ def section(evidence: Evidence) -> Section:
     run, config = evidence.run, evidence.config
     starts = _starts(evidence)
     last = starts[-1] if starts else {}
+    pictured = evidence.x if evidence.samples is None else evidence.samples
     values = {
         "headline": headline(evidence),
+        "pictures": images.each(pictured[:HERO]) if evidence.is_image else [],
+        "pictured": "examples" if evidence.samples is None else "samples",
+        "measured": [row for row in metrics.shown(evidence) if row["split"] == evidence.split and not row["reason"]][
+            :4
+        ],
         "facts": _facts(evidence),
         "findings": findings.of(evidence),
         "config": {key: _word(value) for key, value in configs.flatten(config).items() if key.startswith(SHOWN)},

@@ -6,7 +6,8 @@ import numpy as np
 
 from latent.report import images
 from latent.report.evidence import Evidence
-from latent.report.page import Absent, Section, number, rounded
+from latent.report.page import Absent, Section, number
+from latent.report.plots import points, rounded
 
 TITLE = "Reconstructions"
 SHOWN = 16
@@ -23,9 +24,10 @@ def section(evidence: Evidence) -> Section | Absent:
         f"Mean squared error a value {number(error.mean())} over {number(len(error))} examples."
     )
     if not evidence.is_image:
-        return Section(TITLE, lead, {"groups": []}, {"reconstructions-points": _points(evidence)})
+        clouds = {"examples": evidence.x, "reconstructions": evidence.copies}
+        return Section(TITLE, lead, {"groups": []}, {"reconstructions-points": points(clouds)})
     worst = np.argsort(-error, kind="stable")[:SHOWN]
-    middle = np.argsort(error, kind="stable")[len(error) // 2 - SHOWN // 4 : len(error) // 2 + SHOWN // 4]
+    middle = np.argsort(error, kind="stable")[max(0, (len(error) - SHOWN) // 2) :][:SHOWN]
     chosen = {"Not selected": np.arange(min(SHOWN, len(error))), "The worst": worst, "Around the median": middle}
     groups = [
         (
@@ -42,20 +44,3 @@ def section(evidence: Evidence) -> Section | Absent:
         for name, rows in chosen.items()
     ]
     return Section(TITLE, lead, {"groups": groups})
-
-
-def _points(evidence: Evidence) -> dict:
-    flat = lambda x: x.reshape(len(x), -1)[:, :2]  # noqa: E731
-    marks = [("examples", flat(evidence.x)), ("reconstructions", flat(evidence.copies))]
-    data = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": name,
-            "x": rounded(x[:, 0]),
-            "y": rounded(x[:, -1]),
-            "marker": {"size": 4, "opacity": 0.6},
-        }
-        for name, x in marks
-    ]
-    return {"data": data, "layout": {"equal": True}}

@@ -6,7 +6,8 @@ import numpy as np
 
 from latent.report import images
 from latent.report.evidence import Evidence
-from latent.report.page import Absent, Section, number, rounded
+from latent.report.page import Absent, Section
+from latent.report.plots import points
 
 TITLE = "Samples"
 SHOWN = 64
@@ -17,9 +18,10 @@ def section(evidence: Evidence) -> Section | Absent:
     """Needs a family that samples."""
     if evidence.samples is None:
         return Absent(TITLE, evidence.without("sample"))
-    lead = "Drawn with seed 0 and not selected: the same numbers give the same samples on every machine of a kind."
+    lead = "Drawn with seed 0, not selected."
     if not evidence.is_image:
-        return Section(TITLE, lead, {"rows": [], "plain": []}, {"samples-points": _points(evidence)})
+        clouds = {"data": evidence.x, "samples": evidence.samples}
+        return Section(TITLE, lead, {"rows": [], "plain": []}, {"samples-points": points(clouds)})
     if evidence.sample_classes is None:
         return Section(TITLE, lead, {"rows": [], "plain": images.each(evidence.samples[:SHOWN])})
     rows = []
@@ -27,21 +29,3 @@ def section(evidence: Evidence) -> Section | Absent:
         mine = np.flatnonzero(evidence.sample_classes == label)[:PER_CLASS]
         rows.append((label, images.each(evidence.samples[mine])))
     return Section(TITLE, lead + " Every row was asked to be one class.", {"rows": rows, "plain": []})
-
-
-def _points(evidence: Evidence) -> dict:
-    """The first two coordinates of samples on those of data."""
-    flat = lambda x: x.reshape(len(x), -1)  # noqa: E731
-    marks = [("data", flat(evidence.x)), ("samples", flat(evidence.samples))]
-    data = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": f"{name} ({number(len(x))})",
-            "x": rounded(x[:, 0]),
-            "y": rounded(x[:, min(1, x.shape[1] - 1)]),
-            "marker": {"size": 4, "opacity": 0.55},
-        }
-        for name, x in marks
-    ]
-    return {"data": data, "layout": {"equal": True}}

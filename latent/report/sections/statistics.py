@@ -6,7 +6,8 @@ import numpy as np
 
 from latent.analysis import density, spread
 from latent.report.evidence import Evidence
-from latent.report.page import Absent, Section, number, rounded
+from latent.report.page import Absent, Section, number
+from latent.report.plots import Plot, axis, bars, heat, rounded
 
 TITLE = "Latent statistics"
 MOST = 64
@@ -30,22 +31,23 @@ def section(evidence: Evidence) -> Section | Absent:
     found = measured(evidence)
     order = found.order[:MOST]
     names = [f"z{axis}" for axis in order]
-    plots = {"latent-variance": _variance(found, order, names), "latent-correlation": _correlation(found, order, names)}
+    plots = {}
     if found.kl is not None:
-        plots["latent-kl"] = {
-            "data": [
-                {
-                    "type": "bar",
-                    "x": names,
-                    "y": rounded(found.kl[order]),
-                    "hovertemplate": "%{x}: %{y:.3g} nats<extra></extra>",
-                }
-            ],
-            "layout": {"yaxis": {"title": {"text": "KL, nats"}}},
-        }
-    if "log_scale" in evidence.codes:  # a density that a prior is fitted to
+        plots["latent-kl"] = bars(names, found.kl[order], "nats", yaxis=axis("KL, nats"))
+    plots["latent-variance"] = _variance(found, order, names)
+    if "log_scale" in evidence.codes:  # a density, that a prior is fitted to
         plots["latent-marginals"] = _marginals(evidence, order, names)
         plots["latent-plane"] = _plane(evidence, order)
+    plots["latent-correlation"] = heat(
+        found.correlation[np.ix_(order, order)],
+        names,
+        names,
+        "%{y}, %{x}: %{z:.2f}",
+        "diverging",
+        zmin=-1,
+        zmax=1,
+        layout={"xaxis": {"type": "category"}, "square": True},
+    )
     active, dimensions = int(found.active.sum()), len(found.active)
     lead = f"{active} of {dimensions} dimensions are active (variance of the posterior mean above {spread.ACTIVE})."
     if found.kl is not None:
@@ -55,99 +57,44 @@ def section(evidence: Evidence) -> Section | Absent:
     return Section(TITLE, lead, {"places": list(plots), "used": _codebook(evidence)}, plots)
 
 
-def _variance(found: spread.Spread, order: np.ndarray, names: list[str]) -> dict:
-    bars = {
-        "type": "bar",
-        "x": names,
-        "y": rounded(found.variance_of_means[order]),
-        "hovertemplate": "%{x}: %{y:.3g}<extra></extra>",
-    }
-    line = {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": spread.ACTIVE,
-        "y1": spread.ACTIVE,
-        "line": {"dash": "dot", "width": 1},
-    }
-    smallest = max(1e-6, float(found.variance_of_means[order].min()) / 2)
-    top = float(found.variance_of_means.max()) * 1.5
-    axis = {
-        "type": "log",
-        "title": {"text": "variance of E[z | x]"},
-        "range": [np.log10(min(smallest, spread.ACTIVE / 2)), np.log10(max(top, 0.1))],
-    }
-    return {"data": [bars], "layout": {"yaxis": axis, "shapes": [line]}}
+def _variance(found: spread.Spread, order: np.ndarray, names: list[str]) -> Plot:
+    values = found.variance_of_means
+    low = max(1e-6, min(float(values[order].min()), spread.ACTIVE) / 2)
+    limits = [np.log10(low), np.log10(max(1.5 * float(values.max()), 0.1))]
+    bound = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": spread.ACTIVE, "y1": spread.ACTIVE}
+    bound["line"] = {"dash": "dot", "width": 1}
+    upright = axis("variance of E[z | x]", type="log", dtick=1, range=limits)
+    return bars(names, values[order], "", yaxis=upright, shapes=[bound])
 
 
-def _correlation(found: spread.Spread, order: np.ndarray, names: list[str]) -> dict:
-    heat = {
-        "type": "heatmap",
-        "z": rounded(found.correlation[np.ix_(order, order)], 2),
-        "x": names,
-        "y": names,
-        "zmin": -1,
-        "zmax": 1,
-        "scale": "diverging",
-        "hovertemplate": "%{y}, %{x}: %{z:.2f}<extra></extra>",
-    }
-    return {
-        "data": [heat],
-        "layout": {
-            "yaxis": {"autorange": "reversed", "type": "category"},
-            "xaxis": {"type": "category"},
-            "square": True,
-        },
-    }
-
-
-def _marginals(evidence: Evidence, order: np.ndarray, names: list[str]) -> dict:
+def _marginals(evidence: Evidence, order: np.ndarray, names: list[str]) -> Plot:
     found = density.marginals(evidence.codes["sample"][:, order], PLACES)
     normal = np.exp(-0.5 * PLACES**2) / np.sqrt(2 * np.pi)
-    heat = {
-        "type": "heatmap",
-        "z": rounded(np.concatenate([normal[None], found]), 3),
-        "x": rounded(PLACES),
-        "y": ["N(0, 1)", *names],
-        "scale": "sequential",
-        "zmin": 0,
-        "zmax": 0.6,
-        "hovertemplate": "%{y} at %{x:.1f}: density %{z:.2f}<extra></extra>",
-    }
-    return {
-        "data": [heat],
-        "layout": {"yaxis": {"autorange": "reversed", "type": "category"}, "xaxis": {"title": {"text": "value"}}},
-    }
+    told = "%{y} at %{x:.1f}: density %{z:.2f}"
+    rows = np.concatenate([normal[None], found])
+    return heat(rows, rounded(PLACES), ["N(0, 1)", *names], told, zmin=0, zmax=0.6, layout={"xaxis": axis("value")})
 
 
-def _plane(evidence: Evidence, order: np.ndarray) -> dict:
+def _plane(evidence: Evidence, order: np.ndarray) -> Plot:
     """The aggregate posterior of the two dimensions that carry most, and the prior's circles of 1 and 2."""
-    both = [order[0], order[min(1, len(order) - 1)]]
-    heat = {
-        "type": "contour",
-        "z": rounded(density.plane(evidence.codes["sample"][:, both], PLACES), 3),
-        "x": rounded(PLACES),
-        "y": rounded(PLACES),
-        "scale": "sequential",
-        "contours": {"coloring": "heatmap", "showlines": False},
-        "hovertemplate": "%{x:.1f}, %{y:.1f}: density %{z:.3f}<extra></extra>",
-    }
+    first, second = order[0], order[min(1, len(order) - 1)]
+    z = density.plane(evidence.codes["sample"][:, [first, second]], PLACES)
     circles = [
         {"type": "circle", "x0": -r, "x1": r, "y0": -r, "y1": r, "line": {"dash": "dot", "width": 1.5}} for r in (1, 2)
     ]
-    layout = {"shapes": circles, "square": True, "equal": True}
-    layout |= {"xaxis": {"title": {"text": f"z{both[0]}"}}, "yaxis": {"title": {"text": f"z{both[1]}"}}}
-    return {"data": [heat], "layout": layout}
+    layout = {"shapes": circles, "square": True, "xaxis": axis(f"z{first}")}
+    layout["yaxis"] = axis(f"z{second}", type="linear", autorange=True)
+    told = "%{x:.1f}, %{y:.1f}: density %{z:.3f}"
+    return heat(z, rounded(PLACES), rounded(PLACES), told, zsmooth="best", layout=layout)
 
 
 def codebook_size(evidence: Evidence) -> int:
     """How many codes the bottleneck has; 0 for one without a codebook."""
+    if "indices" not in (evidence.codes or {}):
+        return 0
     model = evidence.config["model"]
     sizes = {"vq": lambda: model["codebook"]["size"], "fsq": lambda: int(np.prod(model["levels"]))}
-    return (
-        sizes[model["bottleneck"]]() if "indices" in (evidence.codes or {}) and model.get("bottleneck") in sizes else 0
-    )
+    return sizes[model["bottleneck"]]() if model["bottleneck"] in sizes else 0
 
 
 def _codebook(evidence: Evidence) -> str:

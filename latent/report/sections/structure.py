@@ -7,7 +7,8 @@ import numpy as np
 from latent.analysis import attributes, clusters
 from latent.report import images
 from latent.report.evidence import Evidence
-from latent.report.page import Absent, Section, number, rounded
+from latent.report.page import Absent, Section, number
+from latent.report.plots import Plot, axis, heat
 
 TITLE = "Classes and clusters"
 EXEMPLARS = 10
@@ -19,9 +20,8 @@ def section(evidence: Evidence) -> Section | Absent:
     """Needs an encoder."""
     if evidence.codes is None:
         return Absent(TITLE, evidence.without("encode"))
-    means, label = evidence.codes["mean"], evidence.label
+    label, found = evidence.label, evidence.cluster
     classes = 0 if label is None else len(np.unique(label))
-    found = clusters.k_means(means, evidence.spec.num_classes or 10)
     plots = {}
     lead = f"k-means finds {found.max() + 1} clusters in the mean codes."
     if classes > 1:
@@ -35,23 +35,17 @@ def section(evidence: Evidence) -> Section | Absent:
         "distances": classes > 1,
         "clusters": _exemplars(evidence, found) if evidence.is_image else [],
         "exchange": _exchange(evidence) if classes > 1 and evidence.is_image and evidence.copies is not None else [],
+        "exchanged_for": [] if label is None else np.unique(label)[:MOST].tolist(),
     }
     return Section(TITLE, lead, values, plots)
 
 
-def _heat(evidence: Evidence) -> dict:
+def _heat(evidence: Evidence) -> Plot:
     names = [str(label) for label in np.unique(evidence.label)]
     distances = clusters.class_distances(evidence.codes["mean"], evidence.label)
-    heat = {
-        "type": "heatmap",
-        "z": rounded(distances, 3),
-        "x": names,
-        "y": names,
-        "scale": "sequential",
-        "hovertemplate": "class %{y} to class %{x}: %{z:.2f}<extra></extra>",
-    }
-    axis = {"type": "category", "title": {"text": "class"}}
-    return {"data": [heat], "layout": {"xaxis": axis, "yaxis": {**axis, "autorange": "reversed"}, "square": True}}
+    across = axis("class", type="category")
+    told = "class %{y} to class %{x}: %{z:.2f}"
+    return heat(distances, names, names, told, layout={"xaxis": across, "yaxis": axis("class"), "square": True})
 
 
 def _exemplars(evidence: Evidence, found: np.ndarray) -> list[tuple[str, str, list[str]]]:
@@ -71,11 +65,9 @@ def _exemplars(evidence: Evidence, found: np.ndarray) -> list[tuple[str, str, li
 
 def _exchange(evidence: Evidence) -> list[tuple[str, list[str]]]:
     """One example of every class, then made every class by adding differences of class means."""
-    means = attributes.class_means(evidence.codes["mean"], evidence.label)
-    means = dict(list(means.items())[:MOST])
-    chosen = np.array(
-        [np.flatnonzero(evidence.label == label)[1] for label in means if np.sum(evidence.label == label) > 1]
-    )
+    means = dict(list(attributes.class_means(evidence.codes["mean"], evidence.label).items())[:MOST])
+    # The second of its class: the first is where a traversal starts already.
+    chosen = np.array([np.flatnonzero(evidence.label == label)[:2][-1] for label in means])
     moved = attributes.exchanged(evidence.codes["mean"][chosen], evidence.label[chosen], means)
     decoded = evidence.decode(moved)
     originals = images.each(evidence.x[chosen])

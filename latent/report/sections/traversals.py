@@ -10,7 +10,7 @@ from latent.analysis import directions, spread, traversal
 from latent.analysis.directions import Direction
 from latent.report import images
 from latent.report.evidence import Evidence
-from latent.report.page import Absent, Section, number
+from latent.report.page import Absent, Section
 
 TITLE = "Traversals"
 STEPS = 13
@@ -61,8 +61,8 @@ def chosen(evidence: Evidence) -> list[tuple[str, str, list[tuple[Direction, str
     if len(evidence.latent_shape) == 1:  # an entry of a spatial code is one place's, and shows little
         top = measured.order[:MOST]
         told = measured.kl if measured.kl is not None else measured.variance_of_means
-        word = "KL {} nats" if measured.kl is not None else "variance {}"
-        axes = zip(directions.axes(space, top), [word.format(number(told[axis], 2)) for axis in top], strict=True)
+        word = "KL {:.2f} nats" if measured.kl is not None else "variance {:.2f}"
+        axes = zip(directions.axes(space, top), [word.format(told[axis]) for axis in top], strict=True)
         found.append(("axes", "axes", list(axes)))
     if codes is None:
         return found  # draws of a normal prior have no components and no labels

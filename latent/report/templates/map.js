@@ -36,7 +36,7 @@
   }
 
   function redraw() {
-    const drawn = traces(), bare = { showgrid: false, zeroline: false, showticklabels: state.map.key === "codes" };
+    const drawn = traces(), bare = { showgrid: false, zeroline: false, showticklabels: state.map.key === "codes", showline: false, constrain: "range" };
     const layout = themed({ data: drawn, layout: {
       equal: true, xaxis: bare, yaxis: bare, hovermode: "closest", dragmode: "pan", showlegend: drawn.length > 1,
       margin: { l: 12, r: 12, t: 30, b: 12 }, annotations: labels(drawn), uirevision: state.map.key,

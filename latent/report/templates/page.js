@@ -49,14 +49,18 @@ function themed(plot, small) {
   };
   if (small && shown) result.margin.t = 26;
   if (equal) Object.assign(result.yaxis, { scaleanchor: "x" });
-  if (equal) result.xaxis.constrain = result.yaxis.constrain = "domain";
+  if (equal) result.xaxis.constrain = result.yaxis.constrain = square ? "domain" : "range";
   if (square && heat) Object.assign(result.yaxis, { scaleanchor: "x", constrain: "domain" }), (result.xaxis.constrain = "domain");
   result.shapes = (layout.shapes || []).map((shape) => ({ ...shape, line: { color: colour("--soft"), ...shape.line } }));
   return result;
 }
 
+// A split has one colour in every plot.
+const SPLITS = { train: 0, validation: 1, test: 2 };
+
 function dressed(trace) {
   const { scale, ...rest } = trace;
+  if (trace.name in SPLITS) return { ...rest, line: { ...rest.line, color: PALETTE[SPLITS[trace.name]] } };
   if (scale) return { ...rest, colorscale: SCALES[scale](), colorbar: { thickness: 10, outlinewidth: 0, tickfont: { size: 10 } } };
   return rest;
 }
