@@ -104,18 +104,22 @@ def _memorisation(evidence: Evidence) -> list[Finding]:
 
 
 def _map(evidence: Evidence) -> list[Finding]:
-    found = []
-    for shown in maps.drawn(evidence):
-        title, trusted = maps.TITLES[shown.map.method], shown.map.trustworthiness
-        if trusted < UNTRUSTED:
-            text = f"Many neighbours on the {title} map are none in the space itself (trustworthiness {trusted:.2f})."
-            found.append(Finding("note", f"{title} distorts", text))
+    """Of the map that the page opens with, how far it can be trusted; of every seeded one, whether it stays."""
+    drawn, found = maps.drawn(evidence), []
+    for shown in drawn:
         if shown.stability is not None and shown.stability < UNSTABLE:
             text = (
-                f"Only {100 * shown.stability:.0f}% of a point's neighbours on the {title} map stay when the seed "
-                "changes: read groups off it, not details."
+                f"Only {100 * shown.stability:.0f}% of a point's neighbours on the {maps.TITLES[shown.map.method]} map "
+                "stay when the seed changes: read groups off it, not details."
             )
             found.append(Finding("warning", "Unstable map", text))
+    first = drawn[0]
+    title, note = maps.TITLES[first.map.method], maps.note(first)
+    if first.map.trustworthiness < UNTRUSTED:
+        text = f"Many neighbours on the {title} map are none in the space itself ({note})."
+        found.append(Finding("warning", "Map distorts", text))
+    elif not found:
+        found.append(Finding("good", "Map can be read", f"{title}: {note}."))
     return found
 
 

@@ -75,7 +75,7 @@ def _facts(evidence: Evidence) -> list[tuple[str, str, str]]:
         found.append(("code", SIZES.join(map(str, shape)), "numbers for each example"))
     found.append(("weights", run.average or "raw", "moving average" if run.average else "as the optimiser left them"))
     if len(lines) > 1:
-        found.append(("wall time", logs.duration(max(lines) - min(lines)), "between the first and the last log line"))
+        found.append(("wall time", logs.duration(max(lines) - min(lines)), "from first to last log line"))
     looked = f"{number(len(evidence.rows))} of {number(evidence.split_size)} {evidence.split} examples"
     found.append(("looked at", evidence.split, looked))
     return found
