@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
     train.deterministic = False  # bitwise repeatable kernels on GPU (slower); CPU and TPU always are
 
     config.parallel = ConfigDict()
-    config.parallel.driver = "pmap"
+    config.parallel.driver = "pmap"  # pmap | mesh, the same numbers in the global view
+    config.parallel.fsdp = False  # of mesh: split the large arrays of the state over the devices
     config.parallel.devices = placeholder(int)  # None: all local devices
 
     config.checkpoint = checkpoint = ConfigDict()

@@ -122,7 +122,8 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
 def driver(config: Mapping[str, Any]) -> parallel.Driver:
     """The driver that the config asks for. Raises UserError where the devices are not there or do not divide."""
     section, train = config["parallel"], config["train"]
-    return parallel.build(section["driver"], section["devices"], train["batch_size"], train["microbatches"])
+    fsdp = section["fsdp"]
+    return parallel.build(section["driver"], section["devices"], train["batch_size"], train["microbatches"], fsdp)
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def sibling(experiment: Experiment, config: Mapping[str, Any]) -> Experiment:
 
 
 def initial_state(experiment: Experiment, sharding: Any = None) -> State:
-    """The state before the first step, compiled as one program."""
+    """The state before the first step, compiled as one program, on one sharding or on a `State` of them."""
     return initial_states([experiment], sharding)[0]
 
 
@@ -161,7 +162,8 @@ def initial_states(siblings: Sequence[Experiment], sharding: Any = None) -> list
     states = [compiled(np.uint32(each.config["seed"]), each.hparams, raw) for each in siblings]
     for name in experiment.recipe.model.loads:
         model = experiment.config["model"]
-        params, extra = jax.device_put(first_stage.load_arrays(name, model[name], model[f"{name}_run"]), sharding)
+        lie = (sharding.params[name], sharding.extra[name]) if isinstance(sharding, State) else sharding
+        params, extra = jax.device_put(first_stage.load_arrays(name, model[name], model[f"{name}_run"]), lie)
         states = [
             state._replace(params={**state.params, name: params}, extra={**state.extra, name: extra})
             for state in states

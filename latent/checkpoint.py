@@ -42,9 +42,11 @@ def digest(tree: PyTree) -> str:
     return total.hexdigest()
 
 
-def abstract(state: PyTree, sharding: Any) -> PyTree:
-    """Shapes and dtypes of a state (concrete or from `jax.eval_shape`), to be restored onto `sharding`."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
+def abstract(state: State, sharding: Any) -> State:
+    """Shapes and dtypes of a state (concrete or from `jax.eval_shape`), to be restored onto `sharding`: one for all
+    arrays, or a `State` of them."""
+    where = sharding if isinstance(sharding, State) else jax.tree.map(lambda _: sharding, state)
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, where)
 
 
 class Checkpoints:

@@ -2,11 +2,13 @@
 
 The default driver is literally `jax.pmap` over a step with an axis name. State is replicated with `in_axes` and
 `out_axes` None, so that no array has a stacked device axis and neither checkpoints nor evaluation can tell how many
-devices there were.
+devices there were. `mesh` runs the same step in the global view, where XLA splits the batch; with `fsdp` it splits the
+large arrays of the state too (Rajbhandari et al. 2020, arXiv 1910.02054; Xu et al. 2020, arXiv 2004.13336).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from latent.types import State
 
 AXIS = "data"
 MEMBERS = "members"
+LEAST = 2**12
+"""Elements of the smallest array that fsdp splits."""
 
 
 class Driver(NamedTuple):
@@ -32,6 +36,7 @@ class Driver(NamedTuple):
     replicate  tree -> the tree on every device
     replicated the sharding of a replicated array
     split      sharding of an array whose leading axis is the batch (evaluation, which runs in the global view)
+    lay        state, or its shapes -> where its arrays lie: one sharding for all, or one for each
 
     A driver trains one run, or a population of several that share a program:
 
@@ -48,23 +53,29 @@ class Driver(NamedTuple):
     replicate: Callable[[PyTree], PyTree]
     replicated: NamedSharding
     split: NamedSharding
+    lay: Callable[[PyTree], PyTree]
     join: Callable[[Sequence[PyTree]], PyTree] = lambda trees: trees[0]
     part: Callable[[PyTree], Iterable[PyTree]] = lambda tree: (tree,)
     lift: Callable[[Callable], Callable] = lambda step: step
     crowd: int = 1
 
 
-def build(name: str, num_devices: int | None, batch_size: int, microbatches: int = 1) -> Driver:
-    """Builds the driver `parallel.driver`, over the first `num_devices` devices (None: all local ones)."""
+def build(name: str, num_devices: int | None, batch_size: int, microbatches: int = 1, fsdp: bool = False) -> Driver:
+    """Builds the driver `parallel.driver`, over the first `num_devices` devices (None: all local ones).
+
+    Raises UserError for other names, devices that are not there or do not divide the batch, and fsdp without mesh.
+    """
     devices = local(num_devices)
     if batch_size % (len(devices) * microbatches):
         parts = f"{len(devices)} devices in use" + (f" x train.microbatches={microbatches}" if microbatches > 1 else "")
         raise UserError(
             f"train.batch_size={batch_size} is not divisible by the {parts}; change it or parallel.devices."
         )
-    if name != "pmap":
-        raise unknown_name("parallel.driver", name, ("pmap",))
-    return _pmap(devices)
+    if name not in DRIVERS:
+        raise unknown_name("parallel.driver", name, DRIVERS)
+    if fsdp and name != "mesh":
+        raise UserError(f"parallel.fsdp=True needs parallel.driver='mesh', not {name!r}: pmap keeps the state whole.")
+    return DRIVERS[name](devices, fsdp)
 
 
 def local(number: int | None) -> tuple[Any, ...]:
@@ -74,7 +85,7 @@ def local(number: int | None) -> tuple[Any, ...]:
     return tuple(devices[:number])
 
 
-def _pmap(devices: tuple[Any, ...]) -> Driver:
+def _pmap(devices: tuple[Any, ...], fsdp: bool) -> Driver:
     mesh = Mesh(np.asarray(devices), (AXIS,))
     replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
 
@@ -104,7 +115,49 @@ def _pmap(devices: tuple[Any, ...]) -> Driver:
         replicate=lambda tree: jax.device_put(tree, replicated),
         replicated=replicated,
         split=split,
+        lay=lambda state: replicated,
     )
+
+
+def _mesh(devices: tuple[Any, ...], fsdp: bool) -> Driver:
+    mesh = Mesh(np.asarray(devices), (AXIS,))
+    replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
+    batches = NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+    def lay(state: PyTree) -> PyTree:
+        spec = lambda leaf: fsdp_spec(leaf.shape, len(devices)) if fsdp else PartitionSpec()  # noqa: E731
+        return jax.tree.map(lambda leaf: NamedSharding(mesh, spec(leaf)), state)
+
+    def compile_dispatch(dispatch: Callable) -> Callable:
+        def laid(state: PyTree, *arguments: PyTree) -> tuple[PyTree, PyTree]:
+            new, metrics = dispatch(state, *arguments)
+            return jax.lax.with_sharding_constraint(new, lay(new)), metrics
+
+        return jax.jit(laid, donate_argnums=0)
+
+    return Driver(
+        devices=devices,
+        axis=None,
+        compile=compile_dispatch,
+        place=lambda inputs: jax.device_put(inputs, batches),
+        replicate=lambda tree: jax.device_put(tree, replicated),
+        replicated=replicated,
+        split=split,
+        lay=lay,
+    )
+
+
+def fsdp_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
+    """How fully sharded data parallelism lays an array: split along its longest axis that the devices divide; whole
+    where it has none, or fewer than `LEAST` elements, for which gathering costs more than it saves."""
+    divisible = [length if length % devices == 0 else 0 for length in shape]
+    if math.prod(shape) < LEAST or not any(divisible):
+        return PartitionSpec()
+    axis = divisible.index(max(divisible))
+    return PartitionSpec(*[None] * axis, AXIS)
+
+
+DRIVERS = {"pmap": _pmap, "mesh": _mesh}
 
 
 def population(num_devices: int | None, count: int, state: State, shared: Sequence[str], mapped: bool) -> Driver:
@@ -167,6 +220,7 @@ def population(num_devices: int | None, count: int, state: State, shared: Sequen
         replicate=lambda tree: jax.device_put(tree, replicated),
         replicated=replicated,
         split=NamedSharding(mesh, apart),
+        lay=lambda state: replicated,
         join=join,
         part=part,
         lift=members.lift(axes, mapped),

@@ -55,9 +55,10 @@ def train(settings: Mapping[str, Any], path: Path, overridden: Iterable[str] = (
 def alone(experiment: Experiment, driver: Driver, path: Path, profile: bool = False) -> Training:
     """The training of one run, from its newest checkpoint or from its beginning."""
     (run,) = workdir.directories([experiment], [path], driver.split)
-    state = run.restored(driver.replicated)
+    lie = driver.lay(build.abstract_state(experiment))
+    state = run.restored(lie)
     if state is None:
-        state = build.initial_state(experiment, driver.replicated)
+        state = build.initial_state(experiment, lie)
     return Training(driver, [run], [state], profile)
 
 

@@ -39,17 +39,19 @@ def train(
     state=None,
     x=None,
     rate=0.05,
+    driver="pmap",
+    fsdp=False,
     **options,
 ):
     """Trains for `steps` more steps; returns the state on the host and one dict of metrics a dispatch."""
-    driver = parallel.build("pmap", devices, batch_size)
+    driver = parallel.build(driver, devices, batch_size, fsdp=fsdp)
     chosen = recipe(model, **options)._replace(axis=driver.axis)
     x = toys.data() if x is None else x
     feed = resident_feed(Split(x, np.full(len(x), -1, np.int32)), seed, batch_size, 2**30)
     if state is None:
         batch = {"x": jnp.asarray(x[:1])}
         state = jax.jit(lambda: init_state(chosen, hparams(model, rate), seed, batch))()
-    state, start = driver.replicate(state), int(state.step)
+    state, start = jax.device_put(state, driver.lay(state)), int(state.step)
     cycle = cycle_length(model)
     phases = 1 if rolled or count % cycle == 0 else cycle
     dispatches = [driver.compile(build_dispatch(chosen, feed.fetch, count, rolled, phase)) for phase in range(phases)]
