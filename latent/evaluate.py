@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from latent import config, rng
 from latent.data import dataset
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.errors import UserError, unknown_name
 from latent.metrics import passport
 from latent.types import Batch, Context, DataSpec, Extra, Indices, Model, Params, PrepareFn, State

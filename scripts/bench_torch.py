@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import build, config, rng
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.train import alone
 from scripts import bench
 

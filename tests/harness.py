@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from latent import parallel
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.data.feed import resident_feed
 from latent.optim import Average, Optimizer
 from latent.step import Recipe, build_dispatch, cycle_length, init_state

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from latent import config, evaluate
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.metrics import passport
 from latent.types import Latent, Model, State
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from latent.data.dataset import Source, Split
+from latent.data.arrays import Split
+from latent.data.dataset import Source
 from latent.errors import UserError
 
 FILES = {"train": "binarized_mnist_train.amat", "validation": "binarized_mnist_valid.amat"}

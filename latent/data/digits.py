@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from latent.data.dataset import Source, Split, content_bucket
+from latent.data.arrays import Split, content_bucket
+from latent.data.dataset import Source
 
 
 def read(directory: Path | None) -> dict[str, Split]:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from latent.data.dataset import Source, Split, content_bucket
+from latent.data.arrays import Split, content_bucket
+from latent.data.dataset import Source
 
 SIDE = 64
 """Pixels of a rendered image; the sets keep 32 x 32, averaged over 2 x 2 pixels."""

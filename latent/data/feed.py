@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import PyTree
 
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.data.order import order, sequence
 from latent.errors import UserError
 from latent.types import Batch

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from latent.data.dataset import Split, content_bucket
+from latent.data.arrays import Split, content_bucket
 from latent.errors import UserError
 
 FILES = ("train-images", "train-labels", "t10k-images", "t10k-labels")

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from latent.data.dataset import Source, Split
+from latent.data.arrays import Split
+from latent.data.dataset import Source
 
 
 class Mixture(NamedTuple):

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from latent.data import dataset
-from latent.data.dataset import Source, Split
+from latent.data import arrays, dataset
+from latent.data.arrays import Split
+from latent.data.dataset import Source
 from latent.errors import UserError
 
 NETWORK_TIMEOUT = 5.0
@@ -32,7 +33,7 @@ def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
     """
     origin = dataset.source(name)
     final = folder / name / origin.version
-    arrays = final / dataset.ARRAYS
+    place = final / dataset.ARRAYS
     prepared = (final / "dataset_info.json").is_file  # TFDS writes it last; the arrays can be made from its files anew
     if raw is None and not origin.generated and not prepared():
         _require_network(name, origin)
@@ -40,14 +41,14 @@ def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
     if splits is not None:
         _check(name, origin, splits)
     with _locked(folder, name):
-        if not arrays.is_dir():  # else another process has made it meanwhile
+        if not place.is_dir():  # else another process has made it meanwhile
             builder = _builder(name, origin, folder, splits)
             if not prepared():
                 _run(name, builder)
-            dataset.write(arrays, {split: _arrays(builder, split) for split in ("train", "validation", "test")})
+            arrays.write(place, {split: _arrays(builder, split) for split in arrays.SPLITS}.items())
     if raw is not None and splits is not None:
-        _require_same(name, arrays, raw, splits)
-    return arrays
+        _require_same(name, place, raw, splits)
+    return place
 
 
 def _run(name: str, builder: Any) -> None:
@@ -66,35 +67,35 @@ def _remedy(name: str) -> str:
     return f"python -m scripts.prepare_data {name} --from=DIRECTORY reads files that you already have"
 
 
-def _require_same(name: str, arrays: Path, raw: Path, splits: dict[str, Split]) -> None:
+def _require_same(name: str, place: Path, raw: Path, splits: dict[str, Split]) -> None:
     """UserError where the set was prepared from other files earlier: the new ones must not be ignored silently."""
-    kept = dataset.read_digests(name, arrays)
-    if kept != {split: dataset.split_digest(found) for split, found in splits.items()}:
+    kept = arrays.read_digests(name, place)
+    if kept != {split: arrays.split_digest(found) for split, found in splits.items()}:
         raise UserError(
-            f"--from={raw}: {name} is already prepared, from other data; delete {arrays.parent} to replace it."
+            f"--from={raw}: {name} is already prepared, from other data; delete {place.parent} to replace it."
         )
 
 
 def _check(name: str, origin: Source, splits: dict[str, Split]) -> None:
-    for split, arrays in splits.items():
-        if arrays.x.shape[1:] != origin.shape or arrays.x.dtype != origin.dtype:
+    for split, found in splits.items():
+        if found.x.shape[1:] != origin.shape or found.x.dtype != origin.dtype:
             raise UserError(
-                f"--from: the {split} files hold {arrays.x.dtype} examples of shape {arrays.x.shape[1:]}, "
+                f"--from: the {split} files hold {found.x.dtype} examples of shape {found.x.shape[1:]}, "
                 f"{name} has {np.dtype(origin.dtype)} of {origin.shape}."
             )
-        if not len(arrays.x):
+        if not len(found.x):
             raise UserError(f"--from: these files are too few for {name}: its {split} split would be empty.")
         low, high = (-1, -1) if origin.num_classes == 0 else (0, origin.num_classes - 1)
-        wrong = arrays.label[(arrays.label < low) | (arrays.label > high)]
+        wrong = found.label[(found.label < low) | (found.label > high)]
         if len(wrong):
             raise UserError(f"--from: label {wrong[0]} in the {split} files; {name} has {low} to {high}.")
-        _check_factors(name, origin, split, arrays)
+        _check_factors(name, origin, split, found)
 
 
-def _check_factors(name: str, origin: Source, split: str, arrays: Split) -> None:
-    found = np.zeros((len(arrays.x), 0)) if arrays.factors is None else arrays.factors
+def _check_factors(name: str, origin: Source, split: str, found: Split) -> None:
+    factors = np.zeros((len(found.x), 0)) if found.factors is None else found.factors
     sizes = np.array(list(origin.factors.values()))
-    if found.shape != (len(arrays.x), len(sizes)) or ((found < 0) | (found >= sizes)).any():
+    if factors.shape != (len(found.x), len(sizes)) or ((factors < 0) | (factors >= sizes)).any():
         raise UserError(f"--from: the factors in the {split} files do not fit {name}'s {dict(origin.factors)}.")
 
 
@@ -138,6 +139,8 @@ def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] |
         }
         if origin.factors:
             features["factors"] = tfds.features.Tensor(shape=(len(origin.factors),), dtype=np.int32)
+        if origin.captioned:
+            features["caption"] = tfds.features.Text()
         described = "\n".join(f"{key}: {value}" for key, value in origin.card.items())
         return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), description=described)
 
@@ -147,10 +150,10 @@ def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] |
             files = manager.download(list(origin.urls))
             found = origin.read([Path(file) for file in files])
             _check(name, origin, found)
-        return {split: self._generate_examples(arrays) for split, arrays in found.items()}
+        return {split: self._generate_examples(examples) for split, examples in found.items()}
 
     def generate_examples(self: Any, split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
-        parts = split.arrays()
+        parts = split.parts()
         for index, row in enumerate(zip(*parts.values(), strict=True)):
             yield index, {**dict(zip(parts, row, strict=True)), "index": index}
 
@@ -173,9 +176,11 @@ def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] |
 def _arrays(builder: Any, split: str) -> Split:
     source = builder.as_data_source(split)
     features = {part: feature for part, feature in builder.info.features.items() if part != "index"}
-    arrays = {part: np.empty((len(source), *feature.shape), feature.np_dtype) for part, feature in features.items()}
+    kept = {part: np.empty((len(source), *feature.shape), feature.np_dtype) for part, feature in features.items()}
     for first in range(0, len(source), READ_ROWS):
         for row in source.__getitems__(range(first, min(first + READ_ROWS, len(source)))):
-            for part, array in arrays.items():
+            for part, array in kept.items():
                 array[row["index"]] = row[part]
-    return Split(**arrays)
+    if "caption" in kept:
+        kept["caption"] = np.array([caption.decode() for caption in kept["caption"]])
+    return Split(**kept)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Num, UInt8, UInt32
 
-from latent.data.dataset import Dataset, split_digest
+from latent.data.arrays import split_digest
+from latent.data.dataset import Dataset
 from latent.errors import UserError, unknown_name
 from latent.types import Batch, DataSpec, PrepareFn, StreamFn
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latent.data import dataset, idx, mnist, prepare
+from latent.data import arrays, dataset, idx, mnist, prepare
 from latent.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -117,10 +117,10 @@ def test_idx_files_become_a_set(raw, folder):
 
 def test_the_validation_split_depends_on_the_pictures_alone(raw):
     x = idx.read(raw)["validation"].x
-    assert (dataset.content_bucket(x, idx.VALIDATION_BUCKETS) == 0).all()
+    assert (arrays.content_bucket(x, idx.VALIDATION_BUCKETS) == 0).all()
     shuffled = np.random.default_rng(1).permutation(240)
     images = idx.read_file(idx.find(raw)[0], 3)[shuffled]
-    assert rows_of(images[dataset.content_bucket(images, idx.VALIDATION_BUCKETS) == 0]) == rows_of(x)
+    assert rows_of(images[arrays.content_bucket(images, idx.VALIDATION_BUCKETS) == 0]) == rows_of(x)
 
 
 def rows_of(x):

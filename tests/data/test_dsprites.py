@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from latent import build, config
-from latent.data import dataset, dsprites, dsprites_rendered, dsprites_rendered_small, feed, prepare
-from latent.data.dataset import Split
+from latent.data import arrays, dataset, dsprites, dsprites_rendered, dsprites_rendered_small, feed, prepare
+from latent.data.arrays import Split
 from latent.errors import UserError
 
 FULL, SMALL = dsprites_rendered.GRID, dsprites_rendered_small.GRID
@@ -132,12 +132,12 @@ def test_splits_carry_factors_and_the_first_examples_are_a_sample(small):
 
 def test_factors_are_part_of_the_digest_only_where_there_are_any(small):
     split = small.splits["test"]
-    assert dataset.split_digest(split) == small.digests["test"]
+    assert arrays.split_digest(split) == small.digests["test"]
     other = split._replace(factors=split.factors[::-1])
-    assert dataset.split_digest(other) != small.digests["test"] != dataset.split_digest(split._replace(factors=None))
+    assert arrays.split_digest(other) != small.digests["test"] != arrays.split_digest(split._replace(factors=None))
     # As before factors existed: arrays of sets without them stay valid.
     plain = Split(np.zeros((2, 3), np.float32), np.array([0, 1], np.int32))
-    assert dataset.split_digest(plain) == "1b4d9086895a7d4c9d7fadbb272023c75ec14245bed2c62ad34750e491807caf"
+    assert arrays.split_digest(plain) == "1b4d9086895a7d4c9d7fadbb272023c75ec14245bed2c62ad34750e491807caf"
 
 
 def test_a_batch_has_the_factors_of_its_examples(small):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.data.feed import resident_feed
 from latent.data.order import indices
 from latent.errors import UserError

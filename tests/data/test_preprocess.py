@@ -10,7 +10,8 @@ import pytest
 from configs import base
 from latent import config, rng
 from latent.data import preprocess
-from latent.data.dataset import Dataset, Split, split_digest
+from latent.data.arrays import Split, split_digest
+from latent.data.dataset import Dataset
 from latent.errors import UserError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latent import config, evaluate, rng
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.metrics import aggregate_posterior, effective_rank, kl_dimensions
 from latent.types import Latent, Model, State
 

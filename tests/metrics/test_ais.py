@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from latent import config, evaluate, loops, rng
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.errors import UserError
 from latent.metrics import ais, annealing
 from latent.models import vae

@@ -8,7 +8,7 @@ import pytest
 
 from latent import config, evaluate
 from latent.autoencoding import likelihoods
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.types import DataSpec, Model, State
 
 STATE = State(jnp.int32(0), {}, {}, {}, {}, {}, jnp.int32(-1))

@@ -9,7 +9,7 @@ import pytest
 
 from latent import config, evaluate
 from latent.data import dataset
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.errors import UserError
 from latent.metrics import class_coverage, label_agreement
 from latent.types import Model, State

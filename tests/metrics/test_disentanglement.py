@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from latent import config, evaluate
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.errors import UserError
 from latent.metrics import betavae_score, dci, factorvae_score, mig, mig_sampled, modularity, sap
 from latent.metrics.factor_codes import FactorCodes, SharedFactor

@@ -9,7 +9,7 @@ import pytest
 
 from latent import config, evaluate
 from latent.data import mixture_2d
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.metrics import mode_coverage
 from latent.types import Model, State
 

@@ -10,7 +10,7 @@ import pytest
 
 from latent import config, evaluate
 from latent.data import dataset
-from latent.data.dataset import Split
+from latent.data.arrays import Split
 from latent.errors import UserError
 from latent.metrics import clustering, effective_rank, memorisation, neighbours, probes
 from latent.types import Latent, Model, State
