@@ -94,7 +94,7 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
         dataset, spec, prepare = neighbour.dataset, neighbour.spec, neighbour.recipe.prepare
         section.read.update(key for key in neighbour.section.read if key.startswith("data."))
     else:
-        dataset = datasets.load(section.data.name, section.data.dir)
+        dataset = datasets.load(section.data.name, section.data.dir, _data_options(section.data))
         dataset, spec, prepare = preprocess.build(section.data, dataset)
     if section.train.batch_size > spec.size:
         raise UserError(f"train.batch_size={section.train.batch_size} is larger than the training split ({spec.size}).")
@@ -117,6 +117,14 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
     _check_evaluation_and_logs(experiment)
     _check_overridden(experiment, set(overridden))
     return experiment
+
+
+def _data_options(data: configs.Section) -> datasets.Options:
+    """What the section `data` says of loading; keys of one kind of set are read for it only."""
+    options = datasets.Options(resize=data.resize, budget=data.device_budget)
+    if data.name != "folder":
+        return options
+    return options._replace(folder=data.folder, broken_limit=data.broken_limit)
 
 
 def driver(config: Mapping[str, Any]) -> parallel.Driver:

@@ -47,7 +47,10 @@ def _described(name: str, workdir: str, config: Mapping[str, Any]) -> dict[str, 
     key = f"model.{name}={workdir}"
     if run.step < run.config["train"]["steps"]:
         raise UserError(f"{key} is unfinished: step {run.step} of {run.config['train']['steps']}.")
-    theirs, ours = ({"name": c["data"]["name"], **build.preprocessing(c["data"])} for c in (run.config, config))
+    theirs, ours = (
+        {"name": c["data"]["name"], "folder": c["data"].get("folder"), **build.preprocessing(c["data"])}
+        for c in (run.config, config)
+    )
     # A crop shows in the shape of an example, which is compared where both are known; padded ones are augmentation.
     differing = [each for each in sorted(theirs | ours) if each != "crop" and theirs.get(each) != ours.get(each)]
     if differing:

@@ -108,9 +108,19 @@ class Split(NamedTuple):
 
 def chunks(x: Shaped[np.ndarray, "N ..."] | Rows) -> Iterator[Shaped[np.ndarray, "n ..."]]:
     """The examples in order, some megabytes at a time."""
+    for rows in _chunk_rows(x):
+        yield x[rows]
+
+
+def pieces(split: Split) -> Iterator[Split]:
+    """The split in order, in the same chunks, every part of it in memory."""
+    for rows in _chunk_rows(split.x):
+        yield Split(**{name: part[rows] for name, part in split.parts().items()})
+
+
+def _chunk_rows(x: Shaped[np.ndarray, "N ..."] | Rows) -> Iterator[slice]:
     step = max(1, CHUNK_BYTES * len(x) // max(x.nbytes, 1))
-    for start in range(0, len(x), step):
-        yield x[start : start + step]
+    return (slice(start, start + step) for start in range(0, len(x), step))
 
 
 def mean(x: Shaped[np.ndarray, "N ..."] | Rows) -> Float[np.ndarray, "..."]:

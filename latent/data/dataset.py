@@ -13,10 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import UInt8
+
 from latent import config
-from latent.data import arrays
-from latent.data.arrays import Split
-from latent.errors import unknown_name
+from latent.data import arrays, images
+from latent.data.arrays import Rows, Split
+from latent.errors import UserError, unknown_name
 
 PACKAGE = "latent.data"
 ARRAYS = "arrays"
@@ -41,6 +44,24 @@ class Source(NamedTuple):
     urls: tuple[str, ...] = ()
     factors: Mapping[str, int] = MappingProxyType({})
     captioned: bool = False
+
+
+class Options(NamedTuple):
+    """What a config may say of a set besides its name.
+
+    resize        side of the square that images are brought to, once
+    budget        bytes: examples of a split that take more stay on disk; None: all are loaded
+    folder        of the set `folder`: the directory of the images
+    broken_limit  of the set `folder`: files that may be left out because they cannot be read
+    """
+
+    resize: int | None = None
+    budget: int | None = None
+    folder: str | None = None
+    broken_limit: int = 0
+
+
+AS_PREPARED = Options()
 
 
 class Dataset(NamedTuple):
@@ -74,17 +95,56 @@ def data_directory(data_dir: str | Path | None) -> Path:
     return Path(chosen).expanduser()
 
 
-def load(name: str, data_dir: str | Path | None = None) -> Dataset:
+def arrays_name(resize: int | None) -> str:
+    """The folder of a set's arrays, beside TFDS's files: one for every size it has been brought to."""
+    return ARRAYS if resize is None else f"{ARRAYS}-{resize}"
+
+
+def load(name: str, data_dir: str | Path | None = None, options: Options = AS_PREPARED) -> Dataset:
     """Loads a prepared set, preparing it first where that needs no files of the user's.
 
     Raises UserError for an unknown name, a set that must be prepared by hand, and files that are damaged.
     """
-    origin, folder = source(name), data_directory(data_dir)
+    if options.resize is not None and options.resize < 1:
+        raise UserError(f"data.resize={options.resize} must be at least 1.")
+    folder = data_directory(data_dir)
+    if name == "folder":
+        from latent.data import image_folder
+
+        return image_folder.load(folder, options)
+    return _load_own(name, source(name), folder, options)
+
+
+def _load_own(name: str, origin: Source, folder: Path, options: Options) -> Dataset:
     place = folder / name / origin.version / ARRAYS
     if not place.is_dir():
         from latent.data import prepare
 
         prepare.prepare(name, folder)
-    splits, digests = arrays.read(name, place)
+    splits, digests = arrays.read(name, place, options.budget)
+    if options.resize is not None and len(origin.shape) == 3:
+        splits, digests = _resized(name, folder, place, splits, options)
     card = {**origin.card, "version": origin.version}
     return Dataset(name, splits, origin.num_classes, card, digests, dict(origin.factors))
+
+
+def _resized(
+    name: str, folder: Path, place: Path, splits: Mapping[str, Split], options: Options
+) -> tuple[dict[str, Split], dict[str, str]]:
+    """The splits with every image brought to `options.resize`: in memory, or where one of them lies on disk, there."""
+
+    def smaller(x: UInt8[np.ndarray, "N H W C"]) -> UInt8[np.ndarray, "N side side C"]:
+        return np.stack([images.resized(image, options.resize) for image in x])
+
+    if not any(isinstance(split.x, Rows) for split in splits.values()):
+        made = {split: found._replace(x=smaller(found.x)) for split, found in splits.items()}
+        return made, {split: arrays.split_digest(found) for split, found in made.items()}
+    target = place.with_name(arrays_name(options.resize))
+    if not target.is_dir():
+        from latent.data.prepare import locked
+
+        with locked(folder, name):
+            if not target.is_dir():
+                made = ((split, piece) for split, found in splits.items() for piece in arrays.pieces(found))
+                arrays.write(target, ((split, piece._replace(x=smaller(piece.x))) for split, piece in made))
+    return arrays.read(name, target, options.budget)

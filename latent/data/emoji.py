@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from latent.data import images
 from latent.data.arrays import Split
 from latent.data.dataset import Source
 from latent.errors import UserError
@@ -113,7 +114,7 @@ def _pictures(archive: bytes, style: str, number: int, names: dict[str, str]) ->
                     style=number,
                     tone=1 + TONES.index(tones[0]) if len(set(tones)) == 1 else 0,
                     caption=names[_plain(form["unified"])],
-                    pixels=_decode(_member(files, f"package/img/{style}/{SIDE}/{form['image']}")),
+                    pixels=images.decoded(_member(files, f"package/img/{style}/{SIDE}/{form['image']}")),
                 )
 
 
@@ -125,16 +126,6 @@ def _member(files: tarfile.TarFile, name: str) -> Any:
 
 def _plain(code: str) -> str:
     return code.replace("-FE0F", "")
-
-
-def _decode(file: Any) -> UInt8[np.ndarray, "64 64 3"]:
-    """Over white: what is transparent has no colour of its own."""
-    from PIL import Image
-
-    image = Image.open(file).convert("RGBA")
-    ground = Image.new("RGBA", image.size, "white")
-    ground.alpha_composite(image)
-    return np.asarray(ground.convert("RGB"))
 
 
 def _families(pictures: list[Picture]) -> list[str]:

@@ -40,7 +40,7 @@ def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
     splits = origin.read(raw) if raw is not None or (origin.generated and not prepared()) else None
     if splits is not None:
         _check(name, origin, splits)
-    with _locked(folder, name):
+    with locked(folder, name):
         if not place.is_dir():  # else another process has made it meanwhile
             builder = _builder(name, origin, folder, splits)
             if not prepared():
@@ -100,7 +100,8 @@ def _check_factors(name: str, origin: Source, split: str, found: Split) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, name: str) -> Iterator[None]:
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Lets one process at a time prepare a set. Raises UserError where the data directory cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / f".{name}.lock", "w")  # noqa: SIM115 - held until the set is there

@@ -7,7 +7,6 @@ draws validation and test once, `static` takes a set that is binary already.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,8 +35,6 @@ def build(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]
         raise unknown_name("data.binarise", binarise, BINARISE)
     if dequantise and binarise != "none":
         raise UserError(f"data.dequantise=True and data.binarise={binarise!r} exclude each other.")
-    if section.resize is not None:
-        dataset = _on_every_split(dataset, lambda x: _resize(x, section.resize))
     if binarise == "seeded":
         dataset = _draw_once(dataset, section.binarise_seed)
     binary = bool(np.isin(dataset.splits["test"].x, (0, 255)).all())
@@ -91,26 +88,6 @@ def _spec(dataset: Dataset, shape: tuple[int, ...], mean: Float[np.ndarray, "...
 
 
 # Once, on the host ---------------------------------------------------------------------------------------------
-
-
-def _on_every_split(dataset: Dataset, function: Callable[[np.ndarray], np.ndarray]) -> Dataset:
-    splits = {name: split._replace(x=function(split.x)) for name, split in dataset.splits.items()}
-    return dataset._replace(splits=splits, digests={name: split_digest(split) for name, split in splits.items()})
-
-
-def _resize(x: UInt8[np.ndarray, "N H W C"], side: int) -> UInt8[np.ndarray, "N side side C"]:
-    if side < 1:
-        raise UserError(f"data.resize={side} must be at least 1.")
-    from PIL import Image
-
-    def one(image: np.ndarray) -> np.ndarray:
-        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-        small = picture.resize(
-            (side, side), Image.Resampling.BOX if side <= image.shape[0] else Image.Resampling.BICUBIC
-        )
-        return np.asarray(small).reshape(side, side, image.shape[-1])
-
-    return np.stack([one(image) for image in x])
 
 
 def _draw_once(dataset: Dataset, seed: int) -> Dataset:

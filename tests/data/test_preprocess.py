@@ -154,15 +154,6 @@ def test_flips_happen_in_training_to_half_of_the_images():
     assert np.all(mirrored ^ kept) and 70 < mirrored.sum() < 130
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_resizing_by_a_whole_factor_averages(channels):
-    dataset, spec, _ = build(images(side=6, channels=channels), resize=3)
-    x = images(side=6, channels=channels).splits["train"].x
-    blocks = x.reshape(64, 3, 2, 3, 2, channels).mean(axis=(2, 4))
-    assert spec.shape == (3, 3, channels)
-    assert np.abs(dataset.splits["train"].x.astype(float) - blocks).max() <= 1.0
-
-
 def test_vectors_pass_unchanged():
     x = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
     split = Split(x, np.zeros(30, np.int32))
@@ -180,7 +171,6 @@ def test_vectors_pass_unchanged():
         ({"binarise": "dinamic"}, "'dynamic'"),
         ({"crop": 7}, "data.crop=7"),
         ({"crop": 4, "crop_padding": -1}, "data.crop_padding=-1"),
-        ({"resize": 0}, "data.resize=0"),
         ({"dequantise": True, "binarise": "dynamic"}, "exclude each other"),
     ],
 )
