@@ -7,7 +7,7 @@ q(z|x) over the examples. The first is the mutual information, the second the ga
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -28,23 +28,20 @@ def names(options: Any) -> tuple[str, ...]:
     return ("mutual_information", "aggregate_kl")
 
 
-class Information(NamedTuple):
-    """Per example log q(z_i|x_i) - log q(z_i), nats, and how much weight the example has in the others' q(z)."""
-
-    gains: Float[np.ndarray, "N"]
-    weights: Float[np.ndarray, "N"]
-
-
 def information(
     mean: Float[np.ndarray, "N d"], log_scale: Float[np.ndarray, "N d"], z: Float[np.ndarray, "N d"]
-) -> Information:
-    """Of draws z_i ~ q(z|x_i), against q(z) = 1/N sum_j N(z; mean_j, exp(log_scale_j)^2); memory is bounded."""
+) -> Float[np.ndarray, "N"]:
+    """log q(z_i|x_i) - log q(z_i), nats, of draws z_i ~ q(z|x_i) = N(mean_i, exp(log_scale_i)^2); q(z) is their mean.
+
+    Memory is bounded. How the others shape q(z) has no influence of first order, as every q(z|x) integrates to 1: the
+    spread of these numbers is all there is to the standard error of their mean.
+    """
     mean, log_scale, z = (np.asarray(values, np.float64) for values in (mean, log_scale, z))
     count, dimensions = mean.shape
     precision = np.exp(-2 * log_scale)
     constant = -np.sum(log_scale, axis=1) - 0.5 * np.sum(mean**2 * precision, axis=1)
     constant -= 0.5 * dimensions * math.log(2 * math.pi)
-    gains, weights = np.empty(count), np.zeros(count)
+    gains = np.empty(count)
     for start in range(0, count, CHUNK):
         rows = z[start : start + CHUNK]
         # log N(z_i; j) for all i, j, the square multiplied out: two matrix products and no array [N, N, d].
@@ -52,8 +49,7 @@ def information(
         marginal = logsumexp(densities, axis=1)
         places = np.arange(len(rows))
         gains[start : start + CHUNK] = densities[places, start + places] - marginal + math.log(count)
-        weights += np.exp(densities - marginal[:, None]).sum(axis=0)
-    return Information(gains, weights)
+    return gains
 
 
 def _posterior(
@@ -68,17 +64,14 @@ def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[
     """Both, in nats, over the first `options.limit` examples (0: all), one draw of z each.
 
     q(z) is the aggregate of these N examples: the information cannot exceed log N, and falls short where it comes near.
-    Standard errors follow from the influence of every example, on its own term and on the aggregate.
     """
     mean, log_scale, z, kl = data.map(_posterior, state, limit=options.limit)
     count = len(mean)
     if count < 2:
         return [passport.undefined(name, "an aggregate needs at least 2 examples") for name in names(options)]
-    gains, weights = information(mean, log_scale, z)
-    kl = kl.astype(np.float64)
-    protocol = data.protocol | {"N": count, "samples": 1, "ceiling": math.log(count)}
-    terms = (gains, gains - weights), (kl - gains, kl - gains + weights)
+    gains = information(mean, log_scale, z)
+    protocol = data.protocol | {"samples": 1, "ceiling": math.log(count)}
     return [
-        passport.Result(name, float(value.mean()), float(influence.std(ddof=1) / math.sqrt(count)), "nats", protocol)
-        for name, (value, influence) in zip(names(options), terms, strict=True)
+        passport.mean(name, values, "nats", protocol)
+        for name, values in zip(names(options), (gains, kl - gains), strict=True)
     ]

@@ -51,15 +51,14 @@ def test_standard_errors_are_the_spread_of_draws():
     draws = [run(aggregate_posterior, 300, seed, limit=0) for seed in range(40)]
     for name in ("mutual_information", "aggregate_kl"):
         spread = np.std([draw[name].value for draw in draws])
-        assert np.mean([draw[name].standard_error for draw in draws]) == pytest.approx(spread, rel=0.35)
+        assert np.mean([draw[name].standard_error for draw in draws]) == pytest.approx(spread, rel=0.3)
 
 
 def test_examples_told_apart_reach_the_ceiling_and_chunks_change_nothing(monkeypatch):
     mean, log_scale = 100.0 * np.arange(30.0)[:, None], np.zeros((30, 1))
     whole = aggregate_posterior.information(mean, log_scale, mean)
-    np.testing.assert_allclose(whole.gains, np.log(30))
-    np.testing.assert_allclose(whole.weights, 1.0)
-    np.testing.assert_allclose(aggregate_posterior.information(0 * mean, log_scale, 0 * mean).gains, 0, atol=1e-12)
+    np.testing.assert_allclose(whole, np.log(30))
+    np.testing.assert_allclose(aggregate_posterior.information(0 * mean, log_scale, 0 * mean), 0, atol=1e-12)
     monkeypatch.setattr(aggregate_posterior, "CHUNK", 7)
     np.testing.assert_allclose(aggregate_posterior.information(mean, log_scale, mean), whole)
 
