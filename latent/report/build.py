@@ -35,8 +35,8 @@ def build(
     for name in sections:
         if name not in ORDER:
             raise unknown_name("--sections", name, ORDER)
-    evidence = Evidence(run, split, limit)
     chosen = [name for name in ORDER if not sections or name in sections or name == "overview"]
+    evidence = Evidence(run, split, limit, chosen)
     made = {}
     # The overview warns of what the other sections compute, and comes last so that each is told with its own time.
     for name in [*(name for name in chosen if name != "overview"), "overview"]:

@@ -6,6 +6,7 @@ Runs the model through `latent.run.Run` alone, so that a report needs nothing a 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,12 +29,14 @@ TRAIN = 20_000
 class Evidence:
     """A run and one of its splits, `limit` examples of it; what is expensive is computed when first asked for.
 
-    `rows` are the places of the examples in the split: all, or a subset that is the same every time.
+    `rows` are the places of the examples in the split: all, or a subset that is the same every time. `sections` are
+    those that are shown.
     """
 
-    def __init__(self, run: Run, split: str, limit: int):
+    def __init__(self, run: Run, split: str, limit: int, sections: Sequence[str]):
         if limit < 20:
             raise UserError(f"--limit={limit} must be at least 20: fewer examples make no map.")
+        self.sections = tuple(sections)
         self.run, self.split, self.model, self.spec, self.config = run, split, run.model, run.spec, run.config
         size = len(run.data(split).split.x)
         chosen = np.random.default_rng(0).permutation(size)[:limit]

@@ -26,7 +26,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, **more}
 
 
-def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], **layout: Any) -> Plot:
+def lines(series: Mapping[str, tuple[Any, Any]], **layout: Any) -> Plot:
     """Named lines; few points are marked."""
     data = [
         {
@@ -42,7 +42,7 @@ def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], **layou
     return {"data": data, "layout": layout}
 
 
-def areas(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], **layout: Any) -> Plot:
+def areas(series: Mapping[str, tuple[Any, Any]], **layout: Any) -> Plot:
     """Named histograms, as steps at the middles of their bins, one over the other."""
     data = [
         {

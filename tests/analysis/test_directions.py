@@ -88,3 +88,12 @@ def test_an_exchange_of_classes_moves_codes_by_the_difference_of_means():
         np.testing.assert_allclose(found[row, other] - codes[row], means[other] - means[own], atol=1e-6)
     assert list(means) == [0, 1]
     np.testing.assert_allclose(means[1], codes[labels == 1].mean(axis=0), atol=1e-6)
+
+
+def test_the_effect_of_a_direction_is_what_the_decoder_makes_of_it():
+    """Of a linear decoder it is the length of its column, whatever the origin."""
+    matrix = np.array([[3.0, 0.0, 0.0], [0.0, 0.5, 0.0]])
+    every = [directions.Direction(f"z{axis}", np.eye(3)[axis], 0.0, 1.0 + axis) for axis in range(3)]
+    origins = np.random.default_rng(0).normal(size=(4, 3))
+    found = traversal.effects(lambda z: z @ matrix.T, origins, every, reach=1.5)
+    np.testing.assert_allclose(found, [3 * 3.0 / 2**0.5, 3 * 0.5 * 2.0 / 2**0.5, 0.0], rtol=1e-5)

@@ -33,7 +33,8 @@ def section(evidence: Evidence) -> Section | Absent:
 
 def collect(rows: list[dict[str, Any]]) -> dict[str, Series]:
     """{term: {split: (steps, values)}}. With one player its name is left out, so that a term of the loss and the metric
-    of the same name meet in one plot. Values that are not numbers (a NaN is logged as a word) are left out."""
+    of the same name meet in one plot. Values that are not numbers (a NaN is logged as a word) are left out, and terms
+    with one value, which is no curve."""
     players = {key.partition("/")[0] for row in rows for key in row if "/" in key}
     charts: dict[str, Series] = {}
     for row in rows:
@@ -44,7 +45,7 @@ def collect(rows: list[dict[str, Any]]) -> dict[str, Series]:
             steps, values = charts.setdefault(name, {}).setdefault(row["split"], ([], []))
             steps.append(row["step"])
             values.append(value)
-    return charts
+    return {name: series for name, series in charts.items() if any(len(steps) > 1 for steps, _ in series.values())}
 
 
 def rank(name: str) -> int:

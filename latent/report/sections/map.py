@@ -132,9 +132,9 @@ def _colours(evidence: Evidence) -> list[dict[str, Any]]:
         labels = [*evidence.label.tolist(), *asked]
         named = [str(label) if label >= 0 else "sample" for label in labels]
         many = len(set(named)) > MOST_CLASSES
-        found.append(scale("class", "class", labels) if many else group("class", "class", named))
+        found.append(scale("class", "class", labels) if many else group("class", "class", named, labels=True))
     if evidence.cluster is not None:
-        found.append(group("cluster", "k-means cluster", [str(one) for one in evidence.cluster]))
+        found.append(group("cluster", "k-means cluster", [str(one) for one in evidence.cluster], labels=True))
     if evidence.error is not None:
         found.append(scale("error", "reconstruction error", evidence.error))
     codes = evidence.codes or {}
@@ -152,11 +152,12 @@ def _colours(evidence: Evidence) -> list[dict[str, Any]]:
     return found
 
 
-def group(key: str, title: str, values: list[str]) -> dict[str, Any]:
-    """A colouring by names, each value the place of its name."""
+def group(key: str, title: str, values: list[str], labels: bool = False) -> dict[str, Any]:
+    """A colouring by names, each value the place of its name; `labels` also writes the names on the map."""
     names = sorted(set(values), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
     place = {name: number for number, name in enumerate(names)}
-    return {"key": key, "title": title, "kind": "group", "names": names, "values": [place[value] for value in values]}
+    places = [place[value] for value in values]
+    return {"key": key, "title": title, "kind": "group", "names": names, "values": places, "labels": labels}
 
 
 def scale(key: str, title: str, values: Any) -> dict[str, Any]:

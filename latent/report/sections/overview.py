@@ -65,7 +65,11 @@ def _facts(evidence: Evidence) -> list[tuple[str, str, str]]:
     parameters = build.count_parameters(run.state)
     lines = [line["time"] for line in logs.read(run.workdir / logs.FILE)]
     found = [
-        ("parameters", logs.quantity(parameters), f"{number(parameters)} in {', '.join(sorted(run.state.params))}"),
+        (
+            "parameters",
+            logs.quantity(float(parameters)),
+            f"{number(parameters)} in {', '.join(sorted(run.state.params))}",
+        ),
         ("trained", f"{number(run.step)} steps", run.experiment.duration(run.step)),
         ("data", config["data"]["name"], ", ".join(f"{number(len(part.x))} {name}" for name, part in splits.items())),
         ("example", SIZES.join(map(str, evidence.spec.shape)), f"{evidence.spec.num_classes or 'no'} classes"),

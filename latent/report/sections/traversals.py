@@ -6,19 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from latent.analysis import directions, spread, traversal
+from latent.analysis import directions, traversal
 from latent.analysis.directions import Direction
 from latent.report import images
 from latent.report.evidence import Evidence
 from latent.report.page import Absent, Section
+from latent.report.sections import statistics
 
 TITLE = "Traversals"
 STEPS = 13
 EXTENT = 2.5
 """Standard deviations of the codes to either side."""
 
-MOST = 10
+MOST = 12
 """Directions of a kind."""
+
+DRAWS = 5
+"""Draws of the prior that walks start from where there are no examples to encode."""
 
 
 def section(evidence: Evidence) -> Section | Absent:
@@ -52,34 +56,43 @@ def section(evidence: Evidence) -> Section | Absent:
 
 def chosen(evidence: Evidence) -> list[tuple[str, str, list[tuple[Direction, str]]]]:
     """(key, title, [(direction, note)]) of every kind that this run has."""
-    space, codes = evidence.space, evidence.codes
-    means = codes["mean"] if codes is not None else space
-    kl = codes["kl"] if codes is not None and "kl" in codes else None
-    kl = kl.reshape(len(kl), -1) if kl is not None else None
-    measured = spread.measure(means, space, kl if kl is not None and kl.shape == means.shape else None)
-    found = []
+    if evidence.codes is None:
+        return [("axes", "axes", _axes_by_effect(evidence))]  # draws of a normal prior: no components, no labels
+    means, found = evidence.codes["mean"], []
     if len(evidence.latent_shape) == 1:  # an entry of a spatial code is one place's, and shows little
-        top = measured.order[:MOST]
-        told = measured.kl if measured.kl is not None else measured.variance_of_means
-        word = "KL {:.2f} nats" if measured.kl is not None else "variance {:.2f}"
-        axes = zip(directions.axes(space, top), [word.format(told[axis]) for axis in top], strict=True)
-        found.append(("axes", "axes", list(axes)))
-    if codes is None:
-        return found  # draws of a normal prior have no components and no labels
+        found.append(("axes", "axes", _axes(evidence)))
     variance = means.var(axis=0, dtype=np.float64).sum()
     parts = directions.principal(means, min(MOST, means.shape[1], len(means)))
     shares = [f"{100 * part.scale**2 / max(variance, 1e-12):.0f}% of variance" for part in parts]
     found.append(("components", "principal components", list(zip(parts, shares, strict=True))))
     if evidence.label is not None and len(np.unique(evidence.label)) > 1:
-        classes = directions.attributes(means, evidence.label)[:MOST]
-        found.append(
-            (
-                "classes",
-                "towards a class",
-                [(along._replace(name=f"class {along.name}"), "logistic") for along in classes],
-            )
-        )
+        towards = directions.attributes(means, evidence.label)[:MOST]
+        named = [(along._replace(name=f"class {along.name}"), "from all others") for along in towards]
+        found.append(("classes", "towards a class", named))
     return found
+
+
+def _axes(evidence: Evidence) -> list[tuple[Direction, str]]:
+    """The axes that carry most: by KL where it is known by dimension, else by variance."""
+    measured = statistics.measured(evidence)
+    values, word = (
+        (measured.kl, "KL {:.2f} nats")
+        if measured.kl is not None
+        else (
+            measured.variance_of_means,
+            "variance {:.3g}",
+        )
+    )
+    top = measured.order[:MOST]
+    return list(zip(directions.axes(evidence.space, top), [word.format(values[axis]) for axis in top], strict=True))
+
+
+def _axes_by_effect(evidence: Evidence) -> list[tuple[Direction, str]]:
+    """The axes that change the image most: those of a normal prior are alike but for what the decoder makes of them."""
+    every = directions.axes(evidence.space, range(evidence.space.shape[1]))
+    moved = traversal.effects(evidence.decode, evidence.space[:DRAWS], every)
+    top = np.argsort(-moved, kind="stable")[:MOST]
+    return [(every[axis], f"moves pixels by {moved[axis]:.2f}") for axis in top]
 
 
 def origins(evidence: Evidence) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -87,8 +100,7 @@ def origins(evidence: Evidence) -> list[tuple[str, np.ndarray, np.ndarray]]:
     codes = evidence.codes
     centre = evidence.space.mean(axis=0)
     if codes is None:
-        draws = evidence.space[:4]
-        starts = [("mean of the prior", 0 * centre), *((f"draw {i + 1}", z) for i, z in enumerate(draws))]
+        starts = [*((f"draw {i}", z) for i, z in enumerate(evidence.space[:DRAWS])), ("the prior's mean", 0 * centre)]
         return [(name, z, evidence.decode(z[None])[0]) for name, z in starts]
     found = [("mean code", centre, evidence.decode(centre[None])[0])]
     rows = (

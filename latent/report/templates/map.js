@@ -26,7 +26,7 @@
 
   // The name of a group at the middle of its points.
   function labels(drawn) {
-    if (state.colour.kind === "number" || drawn.length > 20) return [];
+    if (!state.colour.labels) return [];
     const middle = (list) => [...list].sort((a, b) => a - b)[list.length >> 1];
     return drawn.filter((trace) => trace.x.length).map((trace) => ({
       x: middle(trace.x), y: middle(trace.y), text: `<b>${trace.name}</b>`, showarrow: false, captureevents: false,

@@ -1,0 +1,171 @@
+"""The page of every family: what it can show is there, what it cannot is explained, nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import latent
+from latent import config
+from latent.analysis import projection
+from latent.errors import UserError
+from latent.report import build, figures, page
+from latent.report.sections import ORDER, curves
+from latent.train import train
+
+FAMILIES = {
+    "configs/vae.py:tiny": set(ORDER),
+    "configs/autoencoder.py:tiny": set(ORDER) - {"samples", "neighbours"},
+    "configs/gan.py:tiny": {"overview", "curves", "samples", "map", "neighbours", "metrics"},  # of points, not images
+    "configs/gan.py:tiny_dcgan": set(ORDER) - {"reconstructions", "structure", "statistics"},
+    "configs/latent_ddpm.py:tiny": {"overview", "curves", "samples", "map", "neighbours", "metrics"},
+    "configs/classifier.py:tiny": {"overview", "curves", "map", "structure", "statistics", "metrics"},
+}
+LIMIT = 40
+
+
+class Page(HTMLParser):
+    """What a browser would load, and the text of every section."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.absent, self.present, self.ids = [], {}, set(), set()
+        self._section = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.loads += [(tag, given[name]) for name in ("src", "href", "srcset", "data", "poster") if name in given]
+        self.ids.add(given.get("id"))
+        if tag == "section":
+            self._section = given["id"]
+            (
+                self.absent.setdefault(given["id"], "")
+                if given.get("class") == "absent"
+                else self.present.add(given["id"])
+            )
+
+    def handle_data(self, text):
+        if self._section in self.absent:
+            self.absent[self._section] += text
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda name: name.partition("/")[2])
+def report(request, tmp_path_factory):
+    """A trained and evaluated run of every family and its report; without UMAP, which compiles for half a minute."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(projection, "available", lambda method: method != "umap")
+    request.addfinalizer(monkeypatch.undo)
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    assert train(config.load(request.param).to_dict(), workdir) == 0
+    run = latent.load(workdir)
+    run.evaluate(split="test")
+    told = []
+    index = build.build(run, workdir / "report", "test", LIMIT, say=told.append)
+    return run, index, index.read_text(), Page(index.read_text()), FAMILIES[request.param], told
+
+
+def data_of(text):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+
+
+def test_sections_are_there_or_say_why_not(report):
+    _, _, _, found, expected, told = report
+    assert found.present == expected
+    assert set(found.absent) == set(ORDER) - expected
+    assert all(len(reason.split()) > 5 for reason in found.absent.values()), found.absent
+    assert [line.split()[0] for line in told[:-1]] == [*ORDER[1:], "overview"]
+
+
+def test_nothing_is_fetched_and_it_is_light(report):
+    _, index, text, found, _, _ = report
+    assert found.loads and all(value.startswith(("data:", "#")) for _, value in found.loads)
+    assert not re.search(r"url\((?!['\"]?data:)|@import", text[: text.index("</style>")])
+    assert index.stat().st_size < 15e6
+
+
+def test_the_data_of_the_page_fit_each_other(report):
+    run, _, text, _, expected, _ = report
+    data = data_of(text)
+    for place, plot in data["plots"].items():
+        assert f'data-plot="{place}"' in text and plot["data"], place
+    assert set(re.findall(r'data-plot="([\w-]+)"', text)) <= set(data["plots"])
+    codes = data["sections"]["map"]
+    size = len(codes["caption"])
+    assert size == LIMIT + (0 if run.model.encode is not None else 500)
+    assert all(len(axis) == size for one in codes["maps"] for axis in one["points"])
+    assert all(len(colour["values"]) == size for colour in codes["colours"])
+    assert len(codes["neighbours"]) == size and np.max(codes["neighbours"]) < size
+    assert all("trustworthiness" in one["note"] for one in codes["maps"])
+    if "traversals" in expected:
+        walks = data["sections"]["traversals"]
+        for kind in walks["kinds"]:
+            sheet = walks["sheets"][kind["key"]]
+            assert sheet["columns"] ** 2 >= len(walks["starts"]) * len(kind["directions"]) * walks["steps"]
+
+
+def test_numbers_carry_their_passports(report):
+    run, _, text, _, _, _ = report
+    rows = json.loads((run.workdir / "evaluation" / f"{run.step}.json").read_text())
+    for row in rows:
+        assert f"<td>{row['name']}</td>" in text
+    assert text.count("<summary>protocol</summary>") == sum(not row["reason"] for row in rows)
+    assert rows[0]["protocol"]["data_sha256"] in text and rows[0]["provenance"]["config_sha256"] in text
+
+
+def test_figures_lie_beside_it_as_pictures_and_for_print(report):
+    run, index, _, _, _, _ = report
+    found = {path.name for path in (index.parent / build.FIGURES).iterdir()}
+    assert "curves.png" in found and {name.replace(".png", ".pdf") for name in found if name.endswith(".png")} <= found
+    assert ("samples.png" in found) == (run.model.sample is not None and len(run.spec.shape) == 3)
+    assert ("map_tsne.png" in found or "map_codes.png" in found) == (run.model.encode is not None)
+    assert figures.ENDINGS == ("png", "pdf")
+
+
+def test_a_report_is_repeated_to_the_byte_but_for_its_date(report, tmp_path):
+    """All but the maps, whose seeds have tests of their own, and cost most."""
+    without_date = lambda path: re.sub(r"Made [\d-]+ [\d:]+", "", path.read_text())  # noqa: E731
+    names = sorted(set(ORDER) - {"map"})
+    one, two = (build.build(latent.load(report[0].workdir), tmp_path / name, "test", LIMIT, names) for name in "ab")
+    assert without_date(one) == without_date(two)
+
+
+def test_some_sections_only(report, tmp_path):
+    run, _, _, _, _, _ = report
+    index = build.build(run, tmp_path / "some", "validation", LIMIT, ["metrics"])
+    assert Page(index.read_text()).present == {"overview", "metrics"}
+    with pytest.raises(UserError, match=r"--sections='maps'.*'map'"):
+        build.build(run, tmp_path / "bad", "test", LIMIT, ["maps"])
+    with pytest.raises(UserError, match="--limit=3 "):
+        build.build(run, tmp_path / "bad", "test", 3)
+    assert not (tmp_path / "bad").exists()
+
+
+def test_curves_join_a_term_with_its_metric():
+    rows = [
+        {"step": 1, "time": 0.0, "split": "train", "a/elbo": 1.0, "a/lost": "nan", "steps_per_second": 5.0},
+        {"step": 2, "time": 0.0, "split": "train", "a/elbo": 2.0, "a/once": 1.0, "steps_per_second": 5.0},
+        {"step": 2, "time": 0.0, "split": "validation", "elbo": 1.5},
+    ]
+    charts = curves.collect(rows)
+    assert charts["elbo"] == {"train": ([1, 2], [1.0, 2.0]), "validation": ([2], [1.5])}
+    assert set(charts) == {"elbo", "steps_per_second"}
+    two = [{**row, "b/elbo": 0.0} for row in rows]
+    assert {"a/elbo", "b/elbo"} <= set(curves.collect(two))
+
+
+def test_words_from_outside_are_escaped():
+    section = page.Section("Metrics", "<b>lead</b>", {"rows": []}, {}, {"text": "</script><script>"})
+    absent = page.Absent("Map", "<i>no</i>")
+    text = page.render("<title>", {"metrics": section, "map": absent}, "now")
+    assert "<b>lead" not in text and "<i>no" not in text and "&lt;title&gt;" in text
+    assert data_of(text)["sections"]["metrics"]["text"] == "</script><script>"
+
+
+@pytest.mark.parametrize(("value", "word"), [(None, "-"), (12000, "12\u2009000"), (0.01234, "0.0123"), (3.0, "3")])
+def test_numbers_are_written_for_people(value, word):
+    assert page.number(value) == word
