@@ -25,14 +25,17 @@ DENSITY = flags.DEFINE_string(
 )
 
 
-def applied(run: Any) -> Any:
-    """The run with its samples drawn as the flags ask."""
-    if DENSITY.value:
-        run = run.with_density(DENSITY.value)
-    options = {flag.name: flag.value for flag in OF_FAMILIES if flag.value is not None}
+def options() -> dict[str, Any]:
+    """The family's options that were given."""
+    found = {flag.name: flag.value for flag in OF_FAMILIES if flag.value is not None}
     if INTERVAL.value is not None:
         try:
-            options["guidance_interval"] = tuple(float(level) for level in INTERVAL.value)
+            found["guidance_interval"] = tuple(float(level) for level in INTERVAL.value)
         except ValueError as error:
             raise UserError(f"--guidance_interval={','.join(INTERVAL.value)} must be LOW,HIGH.") from error
-    return run.with_sampling(**options)
+    return found
+
+
+def applied(run: Any) -> Any:
+    """The run with its samples drawn as the flags ask."""
+    return (run.with_density(DENSITY.value) if DENSITY.value else run).with_sampling(**options())

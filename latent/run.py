@@ -19,7 +19,7 @@ from jaxtyping import Array, Int, Shaped
 
 from latent import build, checkpoint, config, evaluate, provenance, rng
 from latent.analysis import ex_post
-from latent.errors import UserError
+from latent.errors import UserError, unknown_name
 from latent.metrics.passport import Result
 from latent.types import Indices, Latent, Model
 
@@ -70,11 +70,23 @@ class Run:
         model was trained with labels; `options` are the family's own."""
         self._need("sample")
         condition = None if condition is None else self._classes(condition, num)
-        if not 0 <= seed < 2**32:
-            raise UserError(f"--seed={seed} must lie in [0, 2**32).")
         self._check_options(options)
-        keys = rng.sample_keys(seed, jnp.arange(num))
+        keys = rng.sample_keys(self._seed(seed), jnp.arange(num))
         return self.model.sample(self.state.params, self.state.extra, keys, condition, **options)
+
+    def edit(
+        self, mode: str, x: Shaped[Array, "N ..."] | np.ndarray, seed: int = 0, condition: Any = None, **options: Any
+    ) -> dict[str, Array]:
+        """What the family makes of prepared examples: {"x": [M, ...], ...}. `mode` and `options` are the family's
+        (of latent diffusion: latent/diffusion/edits.py); `condition` as for `sample`."""
+        if mode not in self.model.edits:
+            known = ("generate", *self.model.edits)
+            raise unknown_name(f"--mode of a {self.config['model']['name']!r}", mode, known)
+        condition = None if condition is None else self._classes(condition, len(x))
+        keys = rng.sample_keys(self._seed(seed), jnp.arange(len(x)))
+        on_device = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf  # noqa: E731
+        x, options = jax.tree.map(on_device, (x, options))
+        return self.model.edits[mode](self.state.params, self.state.extra, keys, x, condition, **options)
 
     def examples(self, split: str, limit: int = 0, rows: Indices | None = None) -> dict[str, np.ndarray]:
         """Prepared examples of a split: {"x", "label", "index"}, as evaluation sees them, and the "factors" of a set
@@ -164,6 +176,11 @@ class Run:
         if unknown:
             family = self.config["model"]["name"]
             raise UserError(f"--{min(unknown)}: model.name={family!r} has no such sampling option.")
+
+    def _seed(self, seed: int) -> int:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seed={seed} must lie in [0, 2**32).")
+        return seed
 
     def _need(self, function: str) -> None:
         if getattr(self.model, function) is None:

@@ -76,6 +76,9 @@ class Loss(NamedTuple):
     extra: Extra
 
 
+EditFn = Callable[..., dict[str, Array]]
+"""See `Model.edits`."""
+
 LossFn = Callable[[Params, Extra, Batch, Context], Loss]
 
 
@@ -117,6 +120,8 @@ class Model(NamedTuple):
     log_prob    (params, extra, batch, context) -> [B]: exact log p(x)
     log_joint   (params, extra, x [B, ...], z [B, ...]) -> [B]: log p(x, z), nats, differentiable in z
     measure     what exp of every bound above is: the "mass" of discrete x, a "density", or "neither" (soft targets)
+    edits       {name: (params, extra, keys [N], x [N, ...], condition [N] or None, **options) -> {"x": [M, ...], ...}}:
+                what can be made of given examples; they compile themselves, as `sample` does
     classes     how many classes `sample` can be asked for; 0: `condition` must be None
     loads       components of params and extra whose arrays another run trained; their config key `model.<name>` names
                 its work directory, and no player owns them
@@ -132,6 +137,7 @@ class Model(NamedTuple):
     log_prob: Callable[..., Float[Array, "B"]] | None = None
     log_joint: Callable[..., Float[Array, "B"]] | None = None
     measure: str = "neither"
+    edits: Mapping[str, EditFn] = MappingProxyType({})
     classes: int = 0
     loads: tuple[str, ...] = ()
 

@@ -1,14 +1,15 @@
-"""Samples of a diffusion model by the options that a user gives: which sampler, how many steps, which guidance.
+"""From the options that a user gives to what a diffusion model runs: which sampler, how many steps, which guidance.
 
-Owns the programs that are compiled for them, one set for each choice of options. Where the net has convolutions and
-runs on CPU a step is a program of its own, everywhere else all steps are one (`sampling.runner`): same numbers.
+Shared by samples and edits. Owns the programs compiled for samples, one set for each choice of options. Where the net
+has convolutions and runs on CPU a step is a program of its own, everywhere else all steps are one (`sampling.runner`):
+same numbers.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Int, Key
@@ -22,27 +23,71 @@ from latent.errors import UserError
 from latent.types import Extra, Params
 
 
-def sampler(
-    denoiser: Denoiser, guides: Guides, space: Space, classes: int, defaults: Mapping[str, Any]
-) -> Callable[..., Float[Array, "N ..."]]:
-    """The family's `Model.sample`, whose options default to the config section `model.sampling`."""
+class Choice(NamedTuple):
+    """What a user chose."""
+
+    sampler: str
+    steps: int
+    grid: str
+    guidance: Guidance
+
+
+class Generator(NamedTuple):
+    """A diffusion model as its samplers see it; `defaults` is the config section `model.sampling`."""
+
+    denoiser: Denoiser
+    guides: Guides
+    space: Space
+    classes: int
+    defaults: Mapping[str, Any]
+
+    def choose(self, **options: Any) -> Choice:
+        """The defaults with `options` in their place. Raises UserError for what this model cannot do."""
+        unknown = options.keys() - self.defaults.keys() | options.keys() & {"options"}
+        if unknown:
+            allowed = ", ".join(sorted(self.defaults.keys() - {"options"}))
+            raise UserError(f"--{min(unknown)}: there is no such option here. Allowed: {allowed}.")
+        chosen = {**self.defaults, **options}
+        guidance = Guidance(
+            classifier_free=chosen["guidance"],
+            autoguidance=chosen["autoguidance"],
+            classifier=chosen["classifier_scale"],
+            interval=tuple(chosen["guidance_interval"]),
+            rescale=chosen["guidance_rescale"],
+        )
+        check(guidance, self.denoiser, self.guides)
+        return Choice(chosen["sampler"], chosen["steps"], chosen["grid"], guidance)
+
+    def times(self, choice: Choice) -> Float[Array, "T"]:
+        """The times that the choice visits."""
+        return grids.find(choice.grid, "--grid")(self.denoiser.path, choice.steps)
+
+    def make(self, choice: Choice) -> Callable[..., sampling.Sampler]:
+        """(path, times) -> the sampler of the choice; the config's options go with the config's own sampler."""
+        make = config.select("latent.diffusion.samplers", choice.sampler, "sampler", "--sampler")
+        options = self.defaults["options"] if choice.sampler == self.defaults["sampler"] else {}
+        return functools.partial(make, **options)
+
+    def run(self, sampler: sampling.Sampler, choice: Choice) -> Callable[..., Any]:
+        """Compiles ((params, extra, label), start, keys) -> what the sampler gives."""
+        sampler = sampling.self_conditioned(sampler) if self.denoiser.self_conditioning else sampler
+        return sampling.runner(sampler, guided(self.denoiser, self.guides, choice.guidance))
+
+
+def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
+    """The family's `Model.sample`."""
+    space, classes, defaults = generator.space, generator.classes, generator.defaults
 
     @functools.cache
-    def compiled(name: str, steps: int, grid: str, guidance: Guidance) -> Callable[..., Float[Array, "N ..."]]:
-        """draw(params, extra, keys, label) for these options."""
-        check(guidance, denoiser, guides)
-        times = grids.find(grid, "--grid")(denoiser.path, steps)
-        options = defaults["options"] if name == defaults["sampler"] else {}
-        walk = config.select("latent.diffusion.samplers", name, "sampler", "--sampler")(denoiser.path, times, **options)
-        walk = sampling.self_conditioned(walk) if denoiser.self_conditioning else walk
-        scale = prior_scale(denoiser.path, times[0])
+    def compiled(choice: Choice) -> Callable[..., Float[Array, "N ..."]]:
+        path, times = generator.denoiser.path, generator.times(choice)
+        run = generator.run(generator.make(choice)(path, times), choice)
+        decode, scale = jax.jit(space.decode), prior_scale(path, times[0])
 
         @jax.jit
         def start(keys: Key[Array, "N"], label: Int[Array, "N"] | None) -> tuple[Array, Any]:
             label = rng.classes(keys, classes) if classes and label is None else label
             return sampling.start(keys, space.shape, scale), label
-
-        run, decode = sampling.runner(walk, guided(denoiser, guides, guidance)), jax.jit(space.decode)
 
         def draw(params: Params, extra: Extra, keys: Key[Array, "N"], label: Any) -> Float[Array, "N ..."]:
             x, label = start(keys, label)
@@ -67,7 +112,16 @@ def sampler(
     ) -> Float[Array, "N ..."]:
         if condition is not None and not classes:
             raise UserError("model.conditional=False: samples of one class need a model trained with True.")
-        asked = Guidance(guidance, autoguidance, classifier_scale, tuple(guidance_interval), guidance_rescale)
-        return compiled(sampler, steps, grid, asked)(params, extra, keys, condition)
+        choice = generator.choose(
+            sampler=sampler,
+            steps=steps,
+            grid=grid,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            guidance_rescale=guidance_rescale,
+            autoguidance=autoguidance,
+            classifier_scale=classifier_scale,
+        )
+        return compiled(choice)(params, extra, keys, condition)
 
     return sample

@@ -32,9 +32,10 @@ DenoiseFn = Callable[[Float[Array, "N ..."], Float[Array, ""]], Denoised]
 class Sampler(NamedTuple):
     """Steps from a start to a sample.
 
-    init    (x [N, ...] at the first time) -> carry
+    init    (x [N, ...] at the first time) -> carry, whose first leaf is x
     step    (denoise, carry, i, noise [N, ...]) -> carry; i is 0 .. num_steps - 1, possibly traced; noise is standard
-            normal, fresh at every step, and ignored by samplers that are deterministic (the compiler then drops it)
+            normal, shaped like the first leaf of the start, fresh at every step, and ignored by samplers that are
+            deterministic (the compiler then drops it)
     finish  carry -> the sample
     """
 
@@ -135,8 +136,12 @@ def self_conditioned(sampler: Sampler) -> Sampler:
 
         return sampler.step(telling, inner, i, noise), seen[-1]
 
+    def init(x: Any) -> Carry:
+        inner = sampler.init(x)
+        return inner, jnp.zeros_like(jax.tree.leaves(inner)[0])  # a carry leads with its x
+
     return sampler._replace(
-        init=lambda x: (sampler.init(x), jnp.zeros_like(x)),
+        init=init,
         step=step,
         finish=lambda carry: sampler.finish(carry[0]),
     )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from latent import config, first_stage
-from latent.diffusion import generation, learned_variance, predictions, schedules, spaces, times, weightings
+from latent.diffusion import edits, generation, learned_variance, predictions, schedules, spaces, times, weightings
 from latent.diffusion.denoiser import CLASSIFIER, DENOISER, WEAK, Denoiser, Guides
 from latent.diffusion.guidance import drop
 from latent.errors import UserError, unknown_name
@@ -52,7 +52,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     weighting = _named(weightings.WEIGHTINGS, section.weighting.name, "model.weighting.name")
     weighting_options = section.weighting.options.plain()
     classes = spec.num_classes if labelled else 0
-    sample = generation.sampler(denoiser, guides, space, classes, section.sampling.plain())
+    generator = generation.Generator(denoiser, guides, space, classes, section.sampling.plain())
     loads = tuple(name for name in first_stage.COMPONENTS if section[name])
 
     def init(key: Key[Array, ""], batch: Batch) -> tuple[Params, Extra]:
@@ -106,7 +106,8 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         init=init,
         players=(Player(DENOISER, (DENOISER,), loss),),
         terms=terms,
-        sample=sample,
+        sample=generation.sampler(generator),
+        edits=edits.edits(generator),
         classes=classes,
         loads=loads,
     )

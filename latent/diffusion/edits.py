@@ -1,0 +1,179 @@
+"""What a diffusion model can make of given examples: the family's `Model.edits`, compiled once for each choice.
+
+An edit is (params, extra, keys [N], x [N, ...], condition [N] or None, **options) -> {"x": [M, ...], ...}. All take
+the options of `sample` beside their own; without a condition the denoiser is told no label.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from latent import rng
+from latent.diffusion import editing, sampling, schedules
+from latent.diffusion.generation import Choice, Generator
+from latent.diffusion.guidance import NULL
+from latent.errors import UserError, unknown_name
+from latent.types import EditFn, Extra, Params
+
+Labels = Int[Array, "N"] | None
+
+
+def edits(generator: Generator) -> dict[str, EditFn]:
+    """Edits by name."""
+    both_ways = functools.cache(functools.partial(_both_ways, generator))
+    return {
+        "invert": _invert(generator, both_ways),
+        "img2img": _img2img(generator),
+        "inpaint": _inpaint(generator),
+        "interpolate": _interpolate(generator, both_ways),
+    }
+
+
+def _begin(generator: Generator) -> Callable[..., tuple[Array, Array]]:
+    """(params, extra, keys, x, condition) -> z and the labels that the denoiser is told."""
+
+    @jax.jit
+    def begin(params: Params, extra: Extra, keys: Key[Array, "N"], x: Float[Array, "N ..."], label: Labels) -> Any:
+        posterior = jax.vmap(lambda key: rng.fold_name(key, "posterior"))(keys)
+        label = jnp.full(len(x), NULL) if label is None else label
+        return generator.space.encode(params, extra, x, posterior), label
+
+    return begin
+
+
+def _choose(generator: Generator, mode: str, serving: tuple[str, ...], options: dict[str, Any]) -> Choice:
+    """The choice, with a sampler that serves this edit: the config's own where it does, else the first that does."""
+    if "sampler" not in options and generator.defaults["sampler"] not in serving:
+        options = options | {"sampler": serving[0]}
+    choice = generator.choose(**options)
+    if choice.sampler not in serving:
+        raise unknown_name(f"--mode={mode} --sampler", choice.sampler, serving)
+    if choice.steps < 2:
+        raise UserError(f"--steps={choice.steps} must be at least 2 for --mode={mode}.")
+    return choice
+
+
+def _both_ways(generator: Generator, choice: Choice) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """((params, extra, label), x, keys) -> noise, and the way back."""
+    path, times = generator.denoiser.path, generator.times(choice)
+    # Without the config's options for its own sampler: noise that these add could not be walked back.
+    make = generator._replace(defaults={**generator.defaults, "options": {}}).make(choice)
+    ways = (editing.upward(make, path, times), editing.downward(make, path, times))
+    return tuple(generator.run(way, choice) for way in ways)
+
+
+def _invert(generator: Generator, both_ways: Callable[[Choice], Any]) -> EditFn:
+    begin, decode = _begin(generator), jax.jit(generator.space.decode)
+
+    def invert(
+        params: Params, extra: Extra, keys: Key[Array, "N"], x: Float[Array, "N ..."], condition: Labels, **options: Any
+    ) -> dict[str, Array]:
+        """The noise that leads to each x, and x made from it again."""
+        up, down = both_ways(_choose(generator, "invert", editing.DETERMINISTIC, options))
+        z, label = begin(params, extra, keys, x, condition)
+        noise = up((params, extra, label), z, keys)
+        return {"x": decode(params, extra, down((params, extra, label), noise, keys)), "noise": noise}
+
+    return invert
+
+
+def _interpolate(generator: Generator, both_ways: Callable[[Choice], Any]) -> EditFn:
+    begin, decode = _begin(generator), jax.jit(generator.space.decode)
+    between = jax.jit(jax.vmap(editing.slerp, in_axes=(0, 0, None)))
+
+    def interpolate(
+        params: Params,
+        extra: Extra,
+        keys: Key[Array, "N"],
+        x: Float[Array, "N ..."],
+        condition: Labels,
+        *,
+        frames: int = 8,
+        **options: Any,
+    ) -> dict[str, Array]:
+        """`frames` pictures from each x to the next, both included, over the great circle between their noises; the
+        first half of them is told the label of the one, the second half that of the other."""
+        if len(x) < 2 or frames < 2:
+            raise UserError(f"--mode=interpolate needs two inputs and two frames; here are {len(x)} and {frames}.")
+        up, down = both_ways(_choose(generator, "interpolate", editing.DETERMINISTIC, options))
+        z, label = begin(params, extra, keys, x, condition)
+        noise = up((params, extra, label), z, keys)
+        path = between(noise[:-1], noise[1:], jnp.linspace(0.0, 1.0, frames))
+        flat = path.reshape(-1, *noise.shape[1:])
+        told = jnp.where(jnp.arange(frames) < (frames + 1) // 2, label[:-1, None], label[1:, None]).reshape(-1)
+        found = down((params, extra, told), flat, jnp.repeat(keys[:-1], frames))
+        return {"x": decode(params, extra, found), "noise": flat}
+
+    return interpolate
+
+
+def _img2img(generator: Generator) -> EditFn:
+    begin, decode, path = _begin(generator), jax.jit(generator.space.decode), generator.denoiser.path
+
+    @functools.cache
+    def compiled(choice: Choice, strength: float) -> tuple[Callable[..., Array], Callable[..., Array]]:
+        times = editing.remaining(generator.times(choice), strength)
+        if len(times) == 1:
+            return lambda z, keys: z, lambda inputs, z, keys: z
+        noised = lambda z, keys: schedules.perturb(path, z, sampling.start(keys, z.shape[1:]), times[0])  # noqa: E731
+        return jax.jit(noised), generator.run(generator.make(choice)(path, times), choice)
+
+    def img2img(
+        params: Params,
+        extra: Extra,
+        keys: Key[Array, "N"],
+        x: Float[Array, "N ..."],
+        condition: Labels,
+        *,
+        strength: float = 0.5,
+        **options: Any,
+    ) -> dict[str, Array]:
+        """x noised by the share `strength` of the steps and denoised again (SDEdit): 0 gives what the space makes of x
+        (with a first stage its reconstruction), 1 forgets x."""
+        noised, run = compiled(generator.choose(**options), strength)
+        z, label = begin(params, extra, keys, x, condition)
+        return {"x": decode(params, extra, run((params, extra, label), noised(z, keys), keys))}
+
+    return img2img
+
+
+def _inpaint(generator: Generator) -> EditFn:
+    begin, decode, path = _begin(generator), jax.jit(generator.space.decode), generator.denoiser.path
+
+    @functools.cache
+    def compiled(choice: Choice, resamplings: int) -> Callable[..., Array]:
+        times = generator.times(choice)
+        walk = editing.inpainted(generator.make(choice)(path, times), path, times, resamplings)
+        return generator.run(walk, choice)
+
+    def inpaint(
+        params: Params,
+        extra: Extra,
+        keys: Key[Array, "N"],
+        x: Float[Array, "N ..."],
+        condition: Labels,
+        *,
+        mask: Float[Array, "N H W 1"] | None = None,
+        resamplings: int = 5,
+        **options: Any,
+    ) -> dict[str, Array]:
+        """What `mask` leaves open (0) drawn anew and the rest (1) as it is, pixel for pixel. In spatial latents a
+        square of pixels stays only where all of it does."""
+        if mask is None or x.ndim != 4 or mask.shape[1:3] != x.shape[1:3]:
+            seen = None if mask is None else mask.shape[1:3]
+            raise UserError(f"--mask: pictures of {x.shape[1:]} need a mask of the same sides; it has {seen}.")
+        shape = generator.space.shape
+        kept = mask if shape == x.shape[1:] else editing.mask_of_latents(mask, shape)
+        run = compiled(_choose(generator, "inpaint", editing.MEMORYLESS[::-1], options), resamplings)
+        z, label = begin(params, extra, keys, x, condition)
+        start = sampling.start(keys, (3, *shape))
+        found = decode(params, extra, run((params, extra, label), (start, z, kept), keys))
+        return {"x": mask * x + (1.0 - mask) * found}
+
+    return inpaint
