@@ -12,6 +12,7 @@ python -m experiments.sample --workdir=runs/pixels --mode=inpaint --input=test:3
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from absl import flags
