@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of initial parameters, data order and all noise
 
     config.data = data = ConfigDict()
-    data.name = "digits"  # a module of latent/data, or folder
+    data.name = "digits"  # a module of latent/data, an image set of TFDS (cifar10, ...), or folder
     data.dir = placeholder(str)  # TFDS folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
     data.folder = placeholder(str)  # of folder: images of your own, in class folders or in train/ and test/ with these
     data.broken_limit = 10  # of folder: files that may be left out because they cannot be read

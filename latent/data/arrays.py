@@ -12,79 +12,21 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from latent.data.rows import Rows
 from latent.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-DIGESTS = "digests.json"
+DIGESTS, ABOUT = "digests.json", "about.json"
+TENTHS = 10
 CHUNK_BYTES = 16 * 2**20
 """Of examples, that a pass over a whole set holds at a time."""
-
-
-class Rows:
-    """The examples of a .npy file, left on disk: `rows[index]` and `rows[a:b]` read just these, into a new array.
-
-    Safe in threads. Raises UserError naming the file where it ends before its header says, now or later.
-    """
-
-    def __init__(self, path: Path):
-        with open(path, "rb") as file:
-            if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError(f"{path.name} is not an .npy file of version 1.0")
-            self.shape, fortran, self.dtype = np.lib.format.read_array_header_1_0(file)
-            self._offset = file.tell()
-            if fortran or self.dtype.hasobject:
-                raise ValueError(f"{path.name} does not hold its examples one after another")
-        self.path, self.ndim = path, len(self.shape)
-        self.mean: np.ndarray | None = None  # of the examples, once they have been read through
-        self._row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
-        self.nbytes = self._row_bytes * len(self)
-        size = path.stat().st_size
-        if size != self._offset + self.nbytes:
-            raise _truncated(path, size, self._offset + self.nbytes)
-        self._descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: Any) -> Shaped[np.ndarray, "..."]:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step == 1:
-                found = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype)
-                self._read(memoryview(found.reshape(-1).view(np.uint8)), start)
-                return found
-            index = np.arange(start, stop, step)
-        index = np.asarray(index)
-        if index.size and not 0 <= index.min() <= index.max() < len(self):
-            raise IndexError(f"{self.path}: indices from {index.min()} to {index.max()} of {len(self)} examples")
-        found = np.empty((*index.shape, *self.shape[1:]), self.dtype)
-        rows = memoryview(found.reshape(-1).view(np.uint8))
-        for place, row in enumerate(index.ravel().tolist()):
-            self._read(rows[place * self._row_bytes : (place + 1) * self._row_bytes], row)
-        return found
-
-    def _read(self, target: memoryview, row: int) -> None:
-        place = self._offset + row * self._row_bytes
-        while target:
-            count = os.preadv(self._descriptor, [target], place)
-            if not count:
-                raise _truncated(self.path, self.path.stat().st_size, self._offset + self.nbytes)
-            target, place = target[count:], place + count
-
-
-def _truncated(path: Path, size: int, expected: int) -> UserError:
-    return UserError(f"{path} holds {size} bytes, its header says {expected}: truncated or damaged.")
 
 
 class Split(NamedTuple):
@@ -149,8 +91,28 @@ def content_bucket(x: Shaped[np.ndarray, "N ..."], buckets: int) -> Int[np.ndarr
     return np.array([int.from_bytes(hashlib.sha256(row.tobytes()).digest()[:8]) % buckets for row in rows], np.int64)
 
 
-def write(directory: Path, pieces: Iterable[tuple[str, Split]]) -> None:
-    """Writes a set, given as (split name, examples) in any number of pieces, and its digests.
+def held_out(train: Split, missing: Sequence[str]) -> Iterator[tuple[str, Split]]:
+    """A training split, with a tenth of it cut off, by content, for each of the splits that are `missing`."""
+    bucket = content_bucket(train.x, TENTHS)
+    cut = {split: bucket == place for place, split in enumerate(missing)}
+    for split, rows in {"train": bucket >= len(missing), **cut}.items():
+        if rows.any():
+            yield split, Split(**{part: array[rows] for part, array in train.parts().items()})
+
+
+def complete(told: str, pieces: Iterable[tuple[str, Split]]) -> Iterator[tuple[str, Split]]:
+    """The pieces of a set; UserError, which begins with `told`, where one of the three splits gets no example."""
+    sizes = dict.fromkeys(SPLITS, 0)
+    for name, split in pieces:
+        sizes[name] += len(split.x)
+        yield name, split
+    for name, size in sizes.items():
+        if not size:
+            raise UserError(f"{told}: {sum(sizes.values())} examples are too few, its {name} split would be empty.")
+
+
+def write(directory: Path, pieces: Iterable[tuple[str, Split]], about: Mapping[str, Any] | None = None) -> None:
+    """Writes a set, given as (split name, examples) in any number of pieces, its digests, and what is known of it.
 
     `directory` appears when everything is in it. Pieces of one split are joined in the order they come; nothing of
     the set is kept in memory.
@@ -170,6 +132,8 @@ def write(directory: Path, pieces: Iterable[tuple[str, Split]]) -> None:
         names = [name for name in SPLITS if (name, "x") in files]
         digests = {name: split_digest(_open(temporary, name, budget=0)) for name in names}
         (temporary / DIGESTS).write_text(json.dumps(digests, indent=1) + "\n")
+        if about is not None:
+            (temporary / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
         temporary.rename(directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -210,6 +174,12 @@ def read_digests(name: str, directory: Path) -> dict[str, str]:
     """The digests written with a set's arrays; UserError where they cannot be read."""
     with _readable(name, directory):
         return json.loads((directory / DIGESTS).read_text())
+
+
+def read_about(name: str, directory: Path) -> dict[str, Any]:
+    """What `write` was told of the set; UserError where it cannot be read."""
+    with _readable(name, directory):
+        return json.loads((directory / ABOUT).read_text())
 
 
 def read(name: str, directory: Path, budget: int | None = None) -> tuple[dict[str, Split], dict[str, str]]:

@@ -1,7 +1,8 @@
 """From a data set's name to its arrays. TFDS prepares and keeps the sets; loading a prepared one needs no TFDS.
 
-A data set is a module of this package with a `SOURCE`. It is prepared once, by TFDS, as array_record files under
-the data directory; beside them lie the same examples as one array a split, with digests, which is what is loaded.
+A data set is a module of this package with a `SOURCE`, a set of TFDS (catalogue.py), or the user's own images
+(image_folder.py). It is prepared once, by TFDS, as array_record files under the data directory; beside them lie the
+same examples as one array a split, with digests, which is what is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from jaxtyping import UInt8
 
 from latent import config
 from latent.data import arrays, images
-from latent.data.arrays import Rows, Split
+from latent.data.arrays import Split
+from latent.data.rows import Rows
 from latent.errors import UserError, unknown_name
 
 PACKAGE = "latent.data"
@@ -112,6 +114,10 @@ def load(name: str, data_dir: str | Path | None = None, options: Options = AS_PR
         from latent.data import image_folder
 
         return image_folder.load(folder, options)
+    if name not in sources():
+        from latent.data import catalogue
+
+        return catalogue.load(name, folder, options)
     return _load_own(name, source(name), folder, options)
 
 

@@ -28,9 +28,6 @@ from latent.errors import UserError
 NAME = "folder"
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-TENTHS = 10
-"""A tenth of the images is held out for each split that has no folder of its own."""
-
 GROUP = 256
 """Images that are decoded at a time."""
 
@@ -57,7 +54,7 @@ def load(data_dir: Path, options: Options) -> Dataset:
         shape = _shape(root, found, options)
         with locked(data_dir, NAME):
             if not place.is_dir():
-                arrays.write(place, _nonempty(root, _pieces(root, found, shape, options)))
+                arrays.write(place, arrays.complete(f"data.folder={root}", _pieces(root, found, shape, options)))
     splits, digests = arrays.read(NAME, place, options.budget)
     read = sum(len(split.x) for split in splits.values())
     card = {
@@ -151,7 +148,8 @@ def _shape(root: Path, found: list[Image], options: Options) -> tuple[int, int, 
 def _pieces(
     root: Path, found: list[Image], shape: tuple[int, int, int], options: Options
 ) -> Iterator[tuple[str, Split]]:
-    missing = {"validation", "test"} - {image.split for image in found}
+    there = {image.split or "train" for image in found}
+    missing = [split for split in SPLITS if split not in there]
     broken: list[Path] = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(found), GROUP):
@@ -187,27 +185,12 @@ def _skip(root: Path, file: Path, reason: str, broken: list[Path], limit: int) -
         )
 
 
-def _cut(group: list[Image], x: UInt8[np.ndarray, "N H W C"], missing: set[str]) -> Iterator[tuple[str, Split]]:
+def _cut(group: list[Image], x: UInt8[np.ndarray, "N H W C"], missing: list[str]) -> Iterator[tuple[str, Split]]:
     """The group by split. What has no folder of its own is cut from the rest by content."""
     given = np.array([image.split or "train" for image in group])
-    bucket = arrays.content_bucket(x, TENTHS)
-    for place, split in enumerate(("test", "validation")):
-        if split in missing:
-            given = np.where((given == "train") & (bucket == place), split, given)
     label = np.array([image.label for image in group], np.int32)
     for split in SPLITS:
         rows = given == split
         if rows.any():
-            yield split, Split(x[rows], label[rows])
-
-
-def _nonempty(root: Path, pieces: Iterator[tuple[str, Split]]) -> Iterator[tuple[str, Split]]:
-    sizes = dict.fromkeys(SPLITS, 0)
-    for name, split in pieces:
-        sizes[name] += len(split.x)
-        yield name, split
-    empty = [name for name, size in sizes.items() if not size]
-    if empty:
-        raise UserError(
-            f"data.folder={root}: {sum(sizes.values())} images are too few, its {empty[0]} split would be empty."
-        )
+            piece = Split(x[rows], label[rows])
+            yield from arrays.held_out(piece, missing) if split == "train" else [(split, piece)]

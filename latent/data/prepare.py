@@ -6,8 +6,10 @@ import contextlib
 import fcntl
 import io
 import logging
+import os
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,9 @@ def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
     place = final / dataset.ARRAYS
     prepared = (final / "dataset_info.json").is_file  # TFDS writes it last; the arrays can be made from its files anew
     if raw is None and not origin.generated and not prepared():
-        _require_network(name, origin)
+        if not origin.urls:
+            raise UserError(f"data.name={name!r} is not prepared and cannot be fetched; {_remedy(name)}.")
+        require_server(name, origin.urls, _remedy(name))
     splits = origin.read(raw) if raw is not None or (origin.generated and not prepared()) else None
     if splits is not None:
         _check(name, origin, splits)
@@ -44,23 +48,26 @@ def prepare(name: str, folder: Path, raw: Path | None = None) -> Path:
         if not place.is_dir():  # else another process has made it meanwhile
             builder = _builder(name, origin, folder, splits)
             if not prepared():
-                _run(name, builder)
-            arrays.write(place, {split: _arrays(builder, split) for split in arrays.SPLITS}.items())
+                with fetched(name, _remedy(name)):
+                    builder.download_and_prepare()
+            with damage_named(name, final):
+                arrays.write(place, {split: _arrays(builder, split) for split in arrays.SPLITS}.items())
     if raw is not None and splits is not None:
         _require_same(name, place, raw, splits)
     return place
 
 
-def _run(name: str, builder: Any) -> None:
-    """Lets TFDS prepare; what goes wrong on the way from a server is for the user, in one line."""
+@contextlib.contextmanager
+def fetched(name: str, remedy: str) -> Iterator[None]:
+    """What goes wrong while TFDS fetches and prepares is for the user, in one line."""
     from tensorflow_datasets.core.download import download_manager, util
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints two lines about itself
-            builder.download_and_prepare()
-    except (OSError, util.DownloadError, download_manager.NonMatchingChecksumError) as error:
+            yield
+    except (OSError, AssertionError, util.DownloadError, download_manager.NonMatchingChecksumError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"data.name={name!r} cannot be fetched or written ({reason}); {_remedy(name)}.") from error
+        raise UserError(f"data.name={name!r} cannot be fetched or written ({reason}); {remedy}.") from error
 
 
 def _remedy(name: str) -> str:
@@ -112,25 +119,64 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _require_network(name: str, origin: Source) -> None:
-    if not origin.urls:
-        raise UserError(f"data.name={name!r} is not prepared and cannot be fetched; {_remedy(name)}.")
+def require_server(name: str, urls: Sequence[str], remedy: str) -> None:
+    """UserError where the first of a set's servers does not answer: TFDS itself would retry for minutes."""
+    if not urls:
+        return
     try:
-        request = urllib.request.Request(origin.urls[0], method="HEAD")
+        request = urllib.request.Request(urls[0], method="HEAD")
         urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return  # it answers, even if not to this kind of request
     except OSError as error:
         message = f"data.name={name!r} is not prepared and its server cannot be reached"
-        raise UserError(f"{message}: connect to a network, or {_remedy(name)}.") from error
+        raise UserError(f"{message}: connect to a network, or {remedy}.") from error
+
+
+@contextlib.contextmanager
+def damage_named(name: str, place: Path) -> Iterator[None]:
+    """UserError naming the record file in `place` that cannot be read: TFDS's reader says only where in the file."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        for file in sorted(place.glob("*array_record*")):
+            if reason := _damage(file):
+                raise UserError(
+                    f"data.name={name!r}: {file} is truncated or damaged ({reason}); delete {place} to prepare the "
+                    "set again."
+                ) from error
+        raise
+
+
+def _damage(file: Path) -> str:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(str(file))
+        reader.read([0])  # raises for a file that cannot be opened: opening it did not
+        for first in range(0, reader.num_records(), READ_ROWS):
+            reader.read(first, min(first + READ_ROWS, reader.num_records()))
+    except (RuntimeError, ValueError, OSError, IndexError) as error:
+        return " ".join(str(error).split())[:100]
+    return ""
+
+
+def quiet_tfds() -> None:
+    """Keeps TFDS and TensorFlow from filling the terminal and from asking Google's cloud for what is not there."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.utils import gcs_utils
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    tfds.disable_progress_bar()
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    gcs_utils.gcs_disabled = gcs_utils._is_gcs_disabled = True  # asking takes seconds
 
 
 def _builder(name: str, origin: Source, folder: Path, splits: dict[str, Split] | None) -> Any:
     """A TFDS builder of the set. Its class is not registered: ours would stand in the way of TFDS's own names."""
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.utils import gcs_utils
 
-    tfds.disable_progress_bar()
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    gcs_utils.gcs_disabled = gcs_utils._is_gcs_disabled = True  # our sets are not there, and asking takes seconds
+    quiet_tfds()
 
     def info(self: Any) -> Any:
         features = {

@@ -97,9 +97,8 @@ def test_broken_files_are_named_and_left_out_up_to_a_limit(root, tmp_path, capsy
     good = (root / "a" / "000.png").read_bytes()
     (root / "a" / "003.png").write_bytes(good[: len(good) // 2])
     (root / "a" / "007.png").write_bytes(b"")
-    with pytest.raises(
-        UserError, match=r"more than data.broken_limit=1 of its files cannot be read, the last is a/007.png"
-    ):
+    limit = r"more than data.broken_limit=1 of its files cannot be read, the last is a/007.png"
+    with pytest.raises(UserError, match=limit):
         load(root, tmp_path, broken_limit=1)
     assert not list((tmp_path / "data").rglob("*.npy")) and not list((tmp_path / "data").rglob("*.tmp"))
     capsys.readouterr()
@@ -123,7 +122,7 @@ def test_a_changed_folder_is_another_set(root, tmp_path):
     [
         (lambda root: None, "is not a directory"),
         (lambda root: root.mkdir(), "holds no images"),
-        (lambda root: fill(root / "a", 2), "2 images are too few"),
+        (lambda root: fill(root / "a", 2), "2 examples are too few"),
         (lambda root: (fill(root / "a", 9), fill(root, 1)), "000.png lies beside folders of images"),
         (lambda root: (fill(root / "train" / "a", 9), fill(root, 1)), "000.png lies beside folders of images"),
     ],
