@@ -14,7 +14,8 @@ def get_config() -> ConfigDict:
     data.dir = placeholder(str)  # TFDS folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
     data.folder = placeholder(str)  # of folder: images of your own, in class folders or in train/ and test/ with these
     data.broken_limit = 10  # of folder: files that may be left out because they cannot be read
-    data.device_budget = 2 * 1024**3  # bytes: sets up to this size are kept on every device
+    data.device_budget = 2 * 1024**3  # bytes: sets up to this size are kept on every device, larger ones are streamed
+    data.workers = 2  # threads that read ahead what is streamed
     data.resize = placeholder(int)  # side length of the central square after resizing, once, with antialiasing
     data.crop = placeholder(int)  # side length: random crop while training, centre crop in evaluation
     data.crop_padding = 0  # zeros around the image before a random crop

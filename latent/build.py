@@ -17,8 +17,8 @@ import numpy as np
 from latent import config as configs
 from latent import evaluate, first_stage, loops, optim, parallel, rng, tracking
 from latent.data import dataset as datasets
+from latent.data import feed as feeds
 from latent.data import preprocess
-from latent.data.feed import Feed, resident_feed
 from latent.errors import UserError, unknown_name
 from latent.evaluate import EvaluationData
 from latent.step import Recipe, build_dispatch, cycle_length, init_state
@@ -44,6 +44,12 @@ class Experiment(NamedTuple):
         published = self.config["train"]["published_epochs"]
         told = f"step {step} of {self.config['train']['steps']}, {self.epochs(step):.1f} epochs"
         return f"{told} of the published {published}" if published else told
+
+    def feed(self) -> feeds.Feed:
+        """The batches to train on."""
+        data, split = self.config["data"], self.dataset.splits["train"]
+        batch_size = self.config["train"]["batch_size"]
+        return feeds.build(split, self.config["seed"], batch_size, data["device_budget"], data["workers"])
 
     def evaluation_data(self, split: str, seed: int, average: str, sharding: Any = None) -> EvaluationData:
         """The split, ready for metrics. Its protocol is everything about the data that a number depends on."""
@@ -188,20 +194,9 @@ def abstract_state(experiment: Experiment) -> State:
     )
 
 
-def feed(experiment: Experiment) -> Feed:
-    """The training batches of an experiment. Raises UserError for a set that is larger than `data.device_budget`."""
-    config = experiment.config
-    return resident_feed(
-        experiment.dataset.splits["train"],
-        config["seed"],
-        config["train"]["batch_size"],
-        config["data"]["device_budget"],
-    )
-
-
 def rollable(experiment: Experiment) -> bool:
     """Whether training steps of this experiment may stand in a compiled loop on this backend."""
-    cycle, batches = cycle_length(experiment.recipe.model), feed(experiment)
+    cycle, batches = cycle_length(experiment.recipe.model), experiment.feed()
     one_cycle = build_dispatch(experiment.recipe, batches.fetch, cycle, rolled=False)
     state = abstract_state(experiment)
     return loops.rollable(one_cycle, state, np.uint32(0), batches.resident, batches.inputs(0, cycle))
@@ -240,6 +235,7 @@ ENGINE_KEYS = (
     "checkpoint.",
     "log.",
     "data.device_budget",
+    "data.workers",
     "eval.every",
     "eval.batch_size",
 )
@@ -294,12 +290,18 @@ def _hparams_read(experiment: Experiment) -> set[str]:
     return read
 
 
-def steps_per_dispatch(experiment: Experiment, start: int, rolled: bool, cycle: int, runs: int = 1) -> int:
+DISPATCH_BYTES = 64 * 2**20
+"""Of examples, that the host sends for one dispatch, where there is a choice."""
+
+
+def steps_per_dispatch(
+    experiment: Experiment, start: int, rolled: bool, cycle: int, runs: int = 1, step_bytes: int = 0
+) -> int:
     """How many steps one compiled program takes: a divisor of every cadence and of the step a run starts at.
 
     Unless `train.steps_per_dispatch` says it, as many as amount to about 2e10 multiplications (some tenths of a second
-    on two CPU cores), at most 100; where steps are not rolled into a loop, one cycle of the players. `runs` is how many
-    a device trains at once.
+    on two CPU cores), at most 100, and fewer where their examples of `step_bytes` a step are sent along; where steps
+    are not rolled into a loop, one cycle of the players. `runs` is how many a device trains at once.
     """
     config = experiment.config
     cadences = [
@@ -320,5 +322,5 @@ def steps_per_dispatch(experiment: Experiment, start: int, rolled: bool, cycle: 
     if not rolled:
         return cycle if common % cycle == 0 else 1
     work = 6 * count_parameters(abstract_state(experiment)) * config["train"]["batch_size"] * runs
-    limit = max(1, min(100, int(2e10 / max(work, 1))))
+    limit = max(1, min(100, int(2e10 / max(work, 1)), DISPATCH_BYTES // max(step_bytes, 1)))
     return max(number for number in range(1, limit + 1) if common % number == 0)

@@ -21,7 +21,7 @@ from latent.errors import UserError, unknown_name
 
 FILE = "config.json"
 
-MAY_CHANGE = ("log.", "eval.", "checkpoint.", "parallel.", "data.dir", "data.device_budget")
+MAY_CHANGE = ("log.", "eval.", "checkpoint.", "parallel.", "data.dir", "data.device_budget", "data.workers")
 """Keys that a continued run may change: none of them changes what is computed beyond rounding."""
 
 

@@ -105,7 +105,8 @@ class Training:
         cycle = cycle_length(self.recipe.model)
         rolled = build.rollable(self.experiment)
         start = int(self.state.step)
-        self.count = build.steps_per_dispatch(self.experiment, start, rolled, cycle, self.driver.crowd)
+        sent = self.feed.step_bytes
+        self.count = build.steps_per_dispatch(self.experiment, start, rolled, cycle, self.driver.crowd, sent)
         rolled = rolled and self.count > 1
         phases = 1 if rolled or self.count % cycle == 0 else cycle
         self.dispatches: list[Callable] = [

@@ -29,7 +29,7 @@ class WorkDirectory:
         self.experiment, self.path = experiment, path
         self.failure = ""
         self._data, self._gallery, self._stream = data, gallery, stream
-        self.feed = build.feed(experiment)
+        self.feed = experiment.feed()
         keep = experiment.config["checkpoint"]
         self.checkpoints = checkpoint.Checkpoints(path, keep["keep"], keep["best_metric"], keep["best_mode"])
         self._logs: Logs | None = None

@@ -47,7 +47,7 @@ def train(
     driver = parallel.build(driver, devices, batch_size, fsdp=fsdp)
     chosen = recipe(model, **options)._replace(axis=driver.axis)
     x = toys.data() if x is None else x
-    feed = resident_feed(Split(x, np.full(len(x), -1, np.int32)), seed, batch_size, 2**30)
+    feed = resident_feed(Split(x, np.full(len(x), -1, np.int32)), seed, batch_size)
     if state is None:
         batch = {"x": jnp.asarray(x[:1])}
         state = jax.jit(lambda: init_state(chosen, hparams(model, rate), seed, batch))()

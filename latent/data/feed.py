@@ -1,11 +1,12 @@
 """From a training split to the inputs of a dispatch: what lies on the device, and what the host sends per step.
 
-A set that fits the device budget lies there whole, as uint8; a dispatch then receives indices only.
+A set that fits the device budget lies there whole, as uint8; a dispatch then receives indices only. A larger one is
+streamed: grain's threads read the examples of the next dispatches while the device works on this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,38 +17,68 @@ from latent.data.order import order, sequence
 from latent.errors import UserError
 from latent.types import Batch
 
+AHEAD, AHEAD_BYTES = 8, 256 * 2**20
+"""Dispatches that are read ahead, at most, and the memory they may take together; one is read ahead in any case."""
+
+Inputs = dict[str, np.ndarray]
+
 
 class Feed(NamedTuple):
-    """Batches as a pure function of (seed, step), law 3.
+    """Batches as a pure function of (seed, step), law 3: whether a set is resident or streamed changes none.
 
-    resident  arrays to keep on every device
-    inputs    (first step, number of steps) -> host arrays [S, B, ...]
-    fetch     (resident, inputs of one step) -> raw batch, inside the compiled dispatch
+    resident    arrays to keep on every device
+    inputs      (first step, number of steps) -> host arrays [S, B, ...]
+    fetch       (resident, inputs of one step) -> raw batch, inside the compiled dispatch
+    step_bytes  size of the examples that the host sends for one step
     """
 
     resident: PyTree
-    inputs: Callable[[int, int], dict[str, np.ndarray]]
+    inputs: Callable[[int, int], Inputs]
     fetch: Callable[[PyTree, PyTree], Batch]
+    step_bytes: int = 0
 
 
-def resident_feed(split: Split, seed: int, batch_size: int, device_budget: int) -> Feed:
-    """Feed of a split that is kept on the devices; `device_budget` is in bytes."""
-    if split.x.nbytes > device_budget:
-        raise UserError(f"data.device_budget={device_budget} bytes: this set takes {split.x.nbytes} bytes on a device.")
+def build(split: Split, seed: int, batch_size: int, device_budget: int, workers: int) -> Feed:
+    """The feed of a split: on the devices where it takes no more than `device_budget` bytes, else streamed."""
+    if workers < 1:
+        raise UserError(f"data.workers={workers} must be at least 1.")
+    if split.x.nbytes <= device_budget:
+        return resident_feed(split, seed, batch_size)
+    return streamed_feed(split, seed, batch_size, workers)
 
-    size, epochs = len(split.x), order(seed, len(split.x))
 
-    def inputs(first: int, count: int) -> dict[str, np.ndarray]:
-        # Batches follow each other in the sequence: those of a dispatch are one piece of it.
-        index = sequence(epochs, size, first * batch_size, count * batch_size).reshape(count, batch_size)
-        position = np.broadcast_to(np.arange(batch_size, dtype=np.int32), index.shape)
-        return {"index": index.astype(np.int32), "position": position}
+def resident_feed(split: Split, seed: int, batch_size: int) -> Feed:
+    """Feed of a split that is kept on the devices."""
 
     def fetch(resident: PyTree, step_inputs: dict[str, Any]) -> Batch:
         index = step_inputs["index"]
         return {**{part: array[index] for part, array in resident.items()}, **step_inputs}
 
-    return Feed(split.arrays(), inputs, fetch)
+    return Feed(split.arrays(), _places(len(split.x), seed, batch_size), fetch)
+
+
+def streamed_feed(split: Split, seed: int, batch_size: int, workers: int = 1) -> Feed:
+    """Feed of a split that is read as it is needed, by `workers` threads."""
+    places = _places(len(split.x), seed, batch_size)
+
+    def read(first: int, count: int) -> Inputs:
+        found = places(first, count)
+        return {part: array[found["index"]] for part, array in split.arrays().items()} | found
+
+    step_bytes = batch_size * split.x.nbytes // len(split.x)
+    return Feed({}, _ReadAhead(read, workers, step_bytes), lambda resident, step_inputs: step_inputs, step_bytes)
+
+
+def _places(size: int, seed: int, batch_size: int) -> Callable[[int, int], Inputs]:
+    epochs = order(seed, size)
+
+    def inputs(first: int, count: int) -> Inputs:
+        # Batches follow each other in the sequence: those of a dispatch are one piece of it.
+        index = sequence(epochs, size, first * batch_size, count * batch_size).reshape(count, batch_size)
+        position = np.broadcast_to(np.arange(batch_size, dtype=np.int32), index.shape)
+        return {"index": index.astype(np.int32), "position": position}
+
+    return inputs
 
 
 def together(feeds: Sequence[Feed]) -> Feed:
@@ -55,8 +86,34 @@ def together(feeds: Sequence[Feed]) -> Feed:
     if len(feeds) == 1:
         return feeds[0]
 
-    def inputs(first: int, count: int) -> dict[str, np.ndarray]:
+    def inputs(first: int, count: int) -> Inputs:
         parts = [feed.inputs(first, count) for feed in feeds]
         return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
 
-    return feeds[0]._replace(inputs=inputs)
+    return feeds[0]._replace(inputs=inputs, step_bytes=sum(feed.step_bytes for feed in feeds))
+
+
+class _ReadAhead:
+    """read(first step, number of steps), with the calls that are likely to follow already under way.
+
+    What it returns depends on its arguments alone; only the time it takes depends on the calls before.
+    """
+
+    def __init__(self, read: Callable[[int, int], Inputs], workers: int, step_bytes: int):
+        self._read, self._workers, self._step_bytes = read, workers, step_bytes
+        self._expected: tuple[int, int] | None = None
+        self._iterator: Iterator[Inputs] = iter(())
+
+    def __call__(self, first: int, count: int) -> Inputs:
+        if (first, count) != self._expected:
+            self._iterator = self._start(first, count)
+        self._expected = (first + count, count)
+        return next(self._iterator)
+
+    def _start(self, first: int, count: int) -> Iterator[Inputs]:
+        import grain
+
+        ahead = max(1, min(AHEAD, AHEAD_BYTES // (count * self._step_bytes)))
+        options = grain.ReadOptions(num_threads=min(self._workers, ahead), prefetch_buffer_size=ahead)
+        starts = grain.MapDataset.range(first, 2**62, count)
+        return iter(starts.map(lambda start: self._read(int(start), count)).to_iter_dataset(options))

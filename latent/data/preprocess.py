@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Num, UInt8, UInt32
 
+from latent.data import arrays
 from latent.data.arrays import split_digest
 from latent.data.dataset import Dataset
+from latent.data.rows import Rows
 from latent.errors import UserError, unknown_name
 from latent.types import Batch, DataSpec, PrepareFn, StreamFn
 
@@ -37,7 +39,7 @@ def build(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]
         raise UserError(f"data.dequantise=True and data.binarise={binarise!r} exclude each other.")
     if binarise == "seeded":
         dataset = _draw_once(dataset, section.binarise_seed)
-    binary = bool(np.isin(dataset.splits["test"].x, (0, 255)).all())
+    binary = all(np.isin(chunk, (0, 255)).all() for chunk in arrays.chunks(dataset.splits["test"].x))
     if binarise == "static" and not binary:
         raise UserError(f"data.binarise='static': {dataset.name} is not binary (binarized_mnist is).")
     height, width, channels = dataset.splits["train"].x.shape[1:]
@@ -59,7 +61,8 @@ def build(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]
         return {**raw, "x": x}
 
     shape = (crop, crop, channels) if crop else (height, width, channels)
-    mean = _mean(dataset.splits["train"].x, crop)
+    mean = arrays.mean(dataset.splits["train"].x)
+    mean = np.asarray(centre_crop(mean[None], crop)[0]) if crop else mean
     mean = (mean + 0.5) / 256.0 if dequantise else mean / 255.0
     support = "binary" if binarise != "none" or (binary and not dequantise) else "unit"
     return dataset, _spec(dataset, shape, mean, support), prepare
@@ -76,7 +79,7 @@ def _vectors(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, Prepare
         if section[key] != neutral:
             raise UserError(f"data.{key}={section[key]!r} is for images; {dataset.name} holds vectors.")
     x = dataset.splits["train"].x
-    spec = _spec(dataset, x.shape[1:], x.mean(axis=0), "real")
+    spec = _spec(dataset, x.shape[1:], arrays.mean(x), "real")
     return dataset, spec, lambda raw, streams, train: {**raw, "x": jnp.asarray(raw["x"])}
 
 
@@ -96,6 +99,11 @@ def _draw_once(dataset: Dataset, seed: int) -> Dataset:
     generator, splits = np.random.RandomState(seed), dict(dataset.splits)
     for name in ("validation", "test"):
         x = splits[name].x
+        if isinstance(x, Rows):
+            raise UserError(
+                f"data.binarise='seeded' draws the {name} split as a whole; its {x.nbytes} bytes exceed "
+                "data.device_budget."
+            )
         splits[name] = splits[name]._replace(x=(255 * generator.binomial(1, x / 255.0)).astype(np.uint8))
     return dataset._replace(splits=splits, digests={name: split_digest(split) for name, split in splits.items()})
 
@@ -109,11 +117,6 @@ def _crop(section: Any, height: int, width: int) -> int:
     if section.crop_padding < 0:
         raise UserError(f"data.crop_padding={section.crop_padding} must not be negative.")
     return side
-
-
-def _mean(x: UInt8[np.ndarray, "N H W C"], crop: int) -> Float[np.ndarray, "h w C"]:
-    mean = np.mean(x, axis=0, dtype=np.float64)
-    return np.asarray(centre_crop(mean[None], crop)[0]) if crop else mean
 
 
 # In the step, a key for every example --------------------------------------------------------------------------

@@ -142,12 +142,12 @@ def test_factors_are_part_of_the_digest_only_where_there_are_any(small):
 
 def test_a_batch_has_the_factors_of_its_examples(small):
     split = small.splits["train"]
-    found = feed.resident_feed(split, seed=0, batch_size=16, device_budget=2**30)
+    found = feed.resident_feed(split, seed=0, batch_size=16)
     inputs = {name: values[0] for name, values in found.inputs(0, 1).items()}
     batch = jax.jit(found.fetch)(found.resident, inputs)
     np.testing.assert_array_equal(batch["factors"], split.factors[inputs["index"]])
     assert batch["factors"].dtype == np.int32
-    plain = feed.resident_feed(split._replace(factors=None), seed=0, batch_size=16, device_budget=2**30)
+    plain = feed.resident_feed(split._replace(factors=None), seed=0, batch_size=16)
     assert "factors" not in plain.fetch(plain.resident, inputs)
 
 

@@ -8,7 +8,6 @@ import pytest
 from latent.data.arrays import Split
 from latent.data.feed import resident_feed
 from latent.data.order import indices
-from latent.errors import UserError
 
 
 def specification(seed, step, size, batch_size):
@@ -38,7 +37,7 @@ def test_seeds_differ():
 
 def test_a_feed_gives_the_examples_of_its_indices():
     x = np.arange(40, dtype=np.uint8).reshape(10, 4)
-    feed = resident_feed(Split(x, np.arange(10, dtype=np.int32)), seed=3, batch_size=4, device_budget=1000)
+    feed = resident_feed(Split(x, np.arange(10, dtype=np.int32)), seed=3, batch_size=4)
     inputs = feed.inputs(5, 2)
     assert inputs["index"].shape == inputs["position"].shape == (2, 4)
     for row in range(2):
@@ -47,9 +46,3 @@ def test_a_feed_gives_the_examples_of_its_indices():
         np.testing.assert_array_equal(batch["x"], x[expected])
         np.testing.assert_array_equal(batch["label"], expected)
         np.testing.assert_array_equal(batch["position"], np.arange(4))
-
-
-def test_a_set_above_the_budget_is_refused():
-    split = Split(np.zeros((10, 4), np.uint8), np.zeros(10, np.int32))
-    with pytest.raises(UserError, match=r"data.device_budget=39.*40"):
-        resident_feed(split, 0, 4, device_budget=39)
