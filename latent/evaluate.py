@@ -239,7 +239,10 @@ def run(names: Sequence[str], state: State, data: EvaluationData, options: Mappi
             reason = of_data[0] if of_data else f"this family has no {', '.join(missing)}"
             results += [passport.undefined(result, reason) for result in module.names(_options(name, options))]
             continue
-        results += module.run(data.model, state, data, _options(name, options))
+        try:
+            results += module.run(data.model, state, data, _options(name, options))
+        except passport.Undefined as reason:
+            results += [passport.undefined(result, str(reason)) for result in module.names(_options(name, options))]
     data.forget()
     return results
 

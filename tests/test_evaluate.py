@@ -140,6 +140,7 @@ def test_samples_depend_on_seed_and_number_only():
 def test_samples_are_drawn_once_for_all_metrics_of_an_evaluation():
     calls = []
 
+    @jax.jit
     def sample(params, extra, keys, condition):
         calls.append(len(keys))  # when it is traced, once for every shape
         return jax.vmap(lambda key: jax.random.normal(key, (DIM,)))(keys)
@@ -192,3 +193,12 @@ def test_every_metric_keeps_the_protocol(name):
             continue
         assert np.isfinite(result.value) and np.isfinite(result.standard_error) and result.unit
         assert {"split", "data", "N"} <= result.protocol.keys()
+
+
+def test_samples_that_are_not_finite_give_rows_with_the_reason_and_stop_nothing():
+    """A run whose samples overflow at one evaluation must not end for it."""
+    nan = lambda params, extra, keys, condition: jnp.full((len(keys), DIM), jnp.nan)  # noqa: E731
+    broken, _ = data(model=known_model()._replace(sample=nan))
+    options = {"kid": {"extractor": "pixels", "num_samples": 40, "num_subsets": 0, "subset_size": 10}}
+    (row,) = evaluate.run(["kid"], STATE, broken, options)
+    assert row.value is None and "not finite for 40 of 40" in row.reason

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from latent.errors import UserError, unknown_name
+from latent.errors import unknown_name
 from latent.evaluate import EvaluationData
 from latent.extractors import lenet, pixels
 from latent.metrics import passport
@@ -56,7 +56,7 @@ def outputs(
 ) -> dict[str, Float[np.ndarray, "N _"]]:
     """The extractor's "features" of images in [0, 1], and their "probabilities" where it knows classes.
 
-    Raises UserError where a value or a feature is not finite: pooling can hide a NaN, and no distance means anything.
+    Raises Undefined where a value or a feature is not finite: pooling can hide a NaN, and no distance means anything.
     """
     require_finite(x, f"images for extractor={extractor.name}")
 
@@ -73,11 +73,11 @@ def outputs(
 
 
 def require_finite(values: Float[np.ndarray, "N ..."], what: str) -> None:
-    """Raises UserError that counts the rows with values that are not finite."""
+    """Raises Undefined, which counts the rows with values that are not finite."""
     broken = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     if broken.any():
         rows = f"{broken.sum()} of {len(values)} examples, the first is number {broken.argmax()}"
-        raise UserError(f"{what} are not finite for {rows}: the model, or the data it was given, is broken.")
+        raise passport.Undefined(f"{what} are not finite for {rows}: the model, or the data it was given, is broken.")
 
 
 def protocol(extractor: lenet.Extractor) -> dict[str, str]:

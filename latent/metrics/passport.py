@@ -27,6 +27,10 @@ class Result(NamedTuple):
     reason: str = ""
 
 
+class Undefined(Exception):
+    """Raised inside a metric that turns out to have no value here; its rows then carry the message as their reason."""
+
+
 def undefined(name: str, reason: str) -> Result:
     """A metric that is not defined here, and why."""
     return Result(name, None, None, "", {}, reason)

@@ -112,12 +112,13 @@ def _cells(values: dict[tuple[Any, ...], dict[int, float]], baseline: tuple[Any,
             cells.append(None)
             continue
         comparison, p = compared.get(key), corrected.get(key)
-        verdict = "baseline" if key == baseline else _verdict(comparison, p)
+        verdict = "baseline" if key == baseline else judge(comparison, p)
         cells.append(Cell(statistics.summarise(list(seeds.values())), seeds, comparison, p, verdict))
     return cells
 
 
-def _verdict(comparison: statistics.Comparison | None, p: float | None) -> str:
+def judge(comparison: statistics.Comparison | None, p: float | None) -> str:
+    """What a paired comparison says, its corrected p value given: higher, lower, not separable, or why not tested."""
     if comparison is None:
         return "untested: no common seed"
     if p is None:

@@ -8,7 +8,7 @@ import pytest
 from latent import config
 from latent.errors import UserError
 from latent.extractors import lenet, pixels
-from latent.metrics import extraction, frechet_distance, kid, prdc
+from latent.metrics import extraction, frechet_distance, kid, passport, prdc
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,10 @@ def test_features_that_are_not_finite_are_counted(images):
     broken = images.copy()
     broken[3, 0, 0], broken[9, 0, 0] = np.nan, np.inf
     for extractor in (pixels.load((8, 8, 1)), lenet.load("lenet_digits")):
-        with pytest.raises(UserError, match=rf"{extractor.name} are not finite for 2 of 150 .*number 3"):
+        with pytest.raises(passport.Undefined, match=rf"{extractor.name} are not finite for 2 of 150 .*number 3"):
             extraction.outputs(extractor, broken)
     exploding = lenet.load("lenet_digits")._replace(features=lambda x: {"features": 1.0 / x[:, 0, 0]})
-    with pytest.raises(UserError, match="features of extractor=lenet_digits are not finite for 1 of 150"):
+    with pytest.raises(passport.Undefined, match="features of extractor=lenet_digits are not finite for 1 of 150"):
         extraction.outputs(exploding, np.concatenate([images[:149], np.zeros((1, 8, 8, 1), np.float32)]))
 
 
