@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh machine to a VAE on real digits and a diffusion model in its latent space: install, train, evaluate,
-# sample, draw a map of the codes.
+# sample, draw a map of the codes, make the latent report.
 # usage: demo.sh [WORKDIR]       (default runs/demo; running it again continues or re-evaluates the runs)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,8 +21,11 @@ echo
 echo
 "$python" -m experiments.sample --workdir="$run/ddpm" --num=64 --guidance=2 --out="$run/ddpm_samples.png"
 echo
+"$python" -m experiments.analyze --workdir="$run"
+echo
 echo "done in $(($(date +%s) - start)) s after the install. Look at:"
 ls -1 "$run"/images/*reconstructions.png | sort -V | tail -n 1
 echo "$run/samples.png"
 echo "$run/map.png"
 echo "$run/ddpm_samples.png"
+echo "$run/report/index.html   (open it in a browser: the latent report)"

@@ -47,7 +47,13 @@ for module, *arguments in json.load(sys.stdin):
     results.append([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text])
 print(json.dumps(results))
 """
-REQUIRED = {"train": [], "evaluate": ["workdir"], "sample": ["workdir", "out"], "encode": ["workdir", "out"]}
+REQUIRED = {
+    "train": [],
+    "evaluate": ["workdir"],
+    "sample": ["workdir", "out"],
+    "encode": ["workdir", "out"],
+    "analyze": ["workdir"],
+}
 
 
 def run_all(command_lines):
@@ -141,6 +147,7 @@ BAD = {
     "evaluate where": (["evaluate"], ["--workdir is required"]),
     "sample to a text": (["sample", "--workdir=WORKDIR", "--out=x.txt"], ["--out=x.txt"]),
     "sample none": (["sample", "--workdir=WORKDIR", "--out=x.png", "--num=0"], ["--num=0"]),
+    "analyze nothing": (["analyze", "--workdir=WORKDIR"], ["holds no run"]),
     "encode nowhere": (["encode", "--workdir=WORKDIR", "--out=/nowhere/x.npz"], ["/nowhere/x.npz"]),
 }
 
@@ -184,6 +191,10 @@ def run_directory(tmp_path_factory):
         ["sample", f"--workdir={workdir}", f"--out={out}/d.png", "--seed=-1"],
         ["evaluate", f"--workdir={workdir}", "--metrics=iwae", "--options=iwae.num_samples=4.0"],
         ["train", CONFIG, f"--workdir={out}/options", "--config.optimizer.autoencoder.options.b1=0.5"],
+        ["analyze", f"--workdir={workdir}", "--limit=30", "--sections=samples,statistics"],
+        ["analyze", f"--workdir={workdir}", f"--out={out}/none", "--sections=maps"],
+        ["analyze", f"--workdir={workdir}", f"--out={out}/none", "--limit=2"],
+        ["analyze", f"--workdir={workdir}", f"--out={out}/none", "--split=tests"],
     ]
     return workdir, out, run_all(commands)
 
@@ -256,6 +267,16 @@ def test_values_that_are_not_finite_exit_3_and_can_be_replayed(run_directory):
     first = re.search(r"step (\d+): (\S+) is not finite", text)
     assert replay_code == 3 and f"first bad part: {first[2]}" in replay, replay
     assert re.search(r"^finite +params/encoder$", replay, re.M) and re.search(r"^NOT FINITE", replay, re.M)
+
+
+def test_analyze_writes_a_report_or_says_what_is_wrong(run_directory):
+    workdir, out, results = run_directory
+    (code, text), *wrong = results[21:25]
+    assert code == 0 and f"{workdir}/report/index.html" in text and (workdir / "report" / "index.html").is_file(), text
+    assert (workdir / "report" / "figures" / "samples.pdf").is_file()
+    for (code, text), words in zip(wrong, (["maps", "'map'"], ["--limit=2"], ["tests", "test"]), strict=True):
+        assert code == 2 and all(word in text for word in words) and "Traceback" not in text, text
+    assert not (out / "none").exists()
 
 
 def test_more_of_what_a_user_may_ask_for(run_directory):

@@ -18,9 +18,10 @@ ROWS, COLUMNS = 8, 8
 
 
 def draw(evidence: Evidence, folder: Path) -> None:
-    """Writes every figure that this run can have into an existing folder."""
-    for name, figure in FIGURES.items():
-        figure(evidence, folder / name)
+    """Writes the figures of the sections that are shown, as far as this run can have them, into an existing folder."""
+    for name, (section, figure) in FIGURES.items():
+        if section in evidence.sections:
+            figure(evidence, folder / name)
 
 
 def _curves(evidence: Evidence, path: Path) -> None:
@@ -103,15 +104,15 @@ def _kl(evidence: Evidence, path: Path) -> None:
     _save(figure, path)
 
 
-FIGURES: dict[str, Callable[[Evidence, Path], None]] = {
-    "curves": _curves,
-    "reconstructions": _reconstructions,
-    "samples": _samples,
-    "traversals": _traversals,
-    "map": _maps,
-    "dimensions": _kl,
+FIGURES: dict[str, tuple[str, Callable[[Evidence, Path], None]]] = {
+    "curves": ("curves", _curves),
+    "reconstructions": ("reconstructions", _reconstructions),
+    "samples": ("samples", _samples),
+    "traversals": ("traversals", _traversals),
+    "map": ("map", _maps),
+    "dimensions": ("statistics", _kl),
 }
-"""File name without ending -> what draws it."""
+"""File name without ending -> (the section that shows the same, what draws it)."""
 
 
 def _sheet(evidence: Evidence, images: np.ndarray, columns: int, path: Path) -> None:

@@ -1,13 +1,17 @@
-"""The page of every family: what it can show is there, what it cannot is explained, nothing is fetched."""
+"""The page of every family: what it can show is there, what it cannot is explained, nothing is fetched, and in a real
+browser the parts that move do move."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 import latent
 from latent import config
@@ -19,7 +23,7 @@ from latent.train import train
 
 FAMILIES = {
     "configs/vae.py:tiny": set(ORDER),
-    "configs/autoencoder.py:tiny": set(ORDER) - {"samples", "neighbours"},
+    "configs/autoencoder.py:tiny": set(ORDER) - {"samples", "neighbours"},  # of a codebook
     "configs/gan.py:tiny": {"overview", "curves", "samples", "map", "neighbours", "metrics"},  # of points, not images
     "configs/gan.py:tiny_dcgan": set(ORDER) - {"reconstructions", "structure", "statistics"},
     "configs/latent_ddpm.py:tiny": {"overview", "curves", "samples", "map", "neighbours", "metrics"},
@@ -54,7 +58,13 @@ class Page(HTMLParser):
             self.absent[self._section] += text
 
 
-@pytest.fixture(scope="module", params=FAMILIES, ids=lambda name: name.partition("/")[2])
+FAST = ("configs/vae.py:tiny", "configs/gan.py:tiny", "configs/latent_ddpm.py:tiny", "configs/classifier.py:tiny")
+PARAMETERS = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow, id=name.partition("/")[2]) for name in FAMILIES
+]
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
 def report(request, tmp_path_factory):
     """A trained and evaluated run of every family and its report; without UMAP, which compiles for half a minute."""
     monkeypatch = pytest.MonkeyPatch()
@@ -143,6 +153,136 @@ def test_some_sections_only(report, tmp_path):
     with pytest.raises(UserError, match="--limit=3 "):
         build.build(run, tmp_path / "bad", "test", 3)
     assert not (tmp_path / "bad").exists()
+
+
+# In a browser --------------------------------------------------------------------------------------------------
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+SWITCHES = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --hide-scrollbars"
+)
+SIZES = {"wide": (1400, 900), "narrow": (420, 800)}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("no chromium and chromedriver here: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for switch in (*SWITCHES.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def opened(browser, index, size="wide", theme="light"):
+    """The page, laid out for a size and a theme, when everything is drawn."""
+    width, height = SIZES[size]
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    wanted = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
+    browser.get(index.absolute().as_uri())
+    waiting = WebDriverWait(browser, 60)
+    waiting.until(lambda b: b.execute_script("return !!document.querySelector('#map-plot .scatterlayer .point')"))
+    return waiting
+
+
+def picture(browser, selector):
+    return browser.execute_script("return document.querySelector(arguments[0]).toDataURL()", selector)
+
+
+def background(browser):
+    words = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    return sum(int(number) for number in re.findall(r"\d+", words)[:3])
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_opens_without_errors_and_fits(report, browser, size, theme):
+    opened(browser, report[1], size, theme)
+    errors = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    assert not errors
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= SIZES[size][0]
+    assert (background(browser) < 200) == (theme == "dark")
+    browser.execute_script("document.getElementById('theme').click()")
+    assert (background(browser) < 200) == (theme == "light")
+    drawn = "return [...document.querySelectorAll('main > section > :not(details) [data-plot]')].map(p => !!p.data)"
+    assert all(browser.execute_script(drawn))
+
+
+def test_pointing_at_a_point_shows_its_picture(report, browser):
+    run, index, text, _, _, _ = report
+    opened(browser, index)
+    where = """
+        const place = document.getElementById("map-plot"), {xaxis, yaxis} = place._fullLayout;
+        place.scrollIntoView({block: "center", behavior: "instant"});
+        const box = place.getBoundingClientRect(), trace = place.data[0], out = [];
+        for (const i of [0, trace.x.length - 1]) {
+            out.push([trace.customdata[i], box.left + xaxis._offset + xaxis.l2p(trace.x[i]),
+                      box.top + yaxis._offset + yaxis.l2p(trace.y[i])]);
+        }
+        return out;
+    """
+    images = len(run.spec.shape) == 3
+    captions = data_of(text)["sections"]["map"]["caption"]
+    for number, x, y in browser.execute_script(where):
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 5, "y": 5})
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
+        WebDriverWait(browser, 20).until(lambda b: not b.execute_script("return document.getElementById('tip').hidden"))
+        told = browser.execute_script("return document.getElementById('map-facts').textContent")
+        assert captions[number] in told
+        if images:
+            script = (
+                "const done = arguments[1], sheet = loadSheet(REPORT.sections.map.sheet);"
+                "sheet.ready.then(() => { const c = document.createElement('canvas'); paint(c, sheet, arguments[0]);"
+                "done(c.toDataURL()); });"
+            )
+            expected = browser.execute_async_script(script, number)
+            assert picture(browser, "#tip canvas") == picture(browser, "#map-picture") == expected
+
+
+def test_the_slider_changes_what_is_seen(report, browser):
+    if "traversals" not in report[4]:
+        pytest.skip("this family has no traversals")
+    opened(browser, report[1])
+    face, slider = "#walks .face", browser.find_element("id", "walk-slider")
+    sheet = data_of(report[2])["sections"]["traversals"]
+    before = picture(browser, face)
+    slider.send_keys(Keys.HOME)
+    first = picture(browser, face)
+    slider.send_keys(Keys.END)
+    assert len({before, first, picture(browser, face)}) == 3
+    assert browser.find_element("id", "walk-value").text == f"+{max(sheet['values']):.2f} \u03c3"
+    for name in ("walk-kind", "walk-start"):
+        seen = picture(browser, face)
+        browser.execute_script("[...document.querySelectorAll(`#${arguments[0]} button`)].at(-1).click()", name)
+        assert picture(browser, face) != seen or len(sheet["kinds" if name == "walk-kind" else "starts"]) == 1
+
+
+def test_the_choices_of_the_map_change_it(report, browser):
+    opened(browser, report[1])
+    codes = data_of(report[2])["sections"]["map"]
+    state = (
+        "const p = document.getElementById('map-plot'); return JSON.stringify([p.data[0].x, p.data[0].marker.color])"
+    )
+    for name, options in (("map-method", codes["maps"]), ("map-colour", codes["colours"])):
+        seen = browser.execute_script(state)
+        browser.execute_script("[...document.querySelectorAll(`#${arguments[0]} button`)].at(-1).click()", name)
+        assert (browser.execute_script(state) != seen) == (len(options) > 1)
+    note = browser.execute_script("return document.getElementById('map-note').textContent")
+    assert note == codes["maps"][-1]["note"]
+
+
+# Parts ---------------------------------------------------------------------------------------------------------
 
 
 def test_curves_join_a_term_with_its_metric():

@@ -62,13 +62,13 @@ def headline(evidence: Evidence) -> str:
 def _facts(evidence: Evidence) -> list[tuple[str, str, str]]:
     """(what, value, small print)."""
     run, config, splits = evidence.run, evidence.config, evidence.run.experiment.dataset.splits
-    parameters = build.count_parameters(run.state)
+    count = build.count_parameters(run.state)
     lines = [line["time"] for line in logs.read(run.workdir / logs.FILE)]
     found = [
         (
             "parameters",
-            logs.quantity(float(parameters)),
-            f"{number(parameters)} in {', '.join(sorted(run.state.params))}",
+            logs.quantity(float(count)),
+            f"{number(count)} in {', '.join(sorted(run.state.params))}",
         ),
         ("trained", f"{number(run.step)} steps", run.experiment.duration(run.step)),
         ("data", config["data"]["name"], ", ".join(f"{number(len(part.x))} {name}" for name, part in splits.items())),
