@@ -196,12 +196,11 @@ def population(num_devices: int | None, count: int, state: State, shared: Sequen
         return jax.device_put(members.stack(axes, trees), shardings)
 
     def part(tree: PyTree) -> Iterator[PyTree]:
-        tree = jax.device_get(tree)
-        for number in range(count):
-            if isinstance(tree, State):
-                yield jax.device_put(members.member(axes, tree, number), replicated)
-            else:
-                yield members.take(tree, number)
+        # Copies, taken at once: the next dispatch may reuse the arrays while the parts are being looked at.
+        host = jax.tree.map(np.array, jax.device_get(tree))
+        if isinstance(tree, State):
+            return (jax.device_put(members.member(axes, host, number), replicated) for number in range(count))
+        return (members.take(host, number) for number in range(count))
 
     def place(inputs: PyTree) -> PyTree:
         def lay(leaf: np.ndarray) -> jax.Array:

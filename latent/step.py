@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Integer, PyTree
 
 from latent import rng
 from latent.optim import Average, Optimizer, update_average
@@ -217,7 +217,7 @@ def build_dispatch(
     step = lift(build_step(recipe))
     cycle = cycle_length(recipe.model)
 
-    def dispatch(state: State, seed: Seed, resident: PyTree, inputs: PyTree):
+    def dispatch(state: State, seed: Seed | Integer[Array, "M"], resident: PyTree, inputs: PyTree):
         if rolled:
             state, history = lax.scan(lambda s, i: step(s, seed, fetch(resident, i)), state, inputs)
             return state, jax.tree.map(lambda values: values[-1], history)

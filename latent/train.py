@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class Training:
     """The runs that one process trains at once: what is compiled, what is open, where they stand.
 
     Mostly that is one run. Several (a population) differ in seed and hparams alone, stand at the same step and share
-    every program; the driver joins their `states` and takes them apart. `watch` is called after every report.
+    every program; the driver joins their `states` and takes them apart. Their reports are as many as they are, so that
+    they are written beside the next steps. `watch` is called after every report.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class Training:
             {p: settings[p]["every"] for p in ("log", "eval", "checkpoint")},
         )
         self.profile, self.watch = profile, watch
+        self._beside = ThreadPoolExecutor(1) if len(self.runs) > 1 else None
+        self._reporting: Future | None = None
         self.feed = together([run.feed for run in self.runs])
         self.state = driver.join(states)
         self._plan_dispatch()
@@ -94,6 +98,8 @@ class Training:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         with contextlib.ExitStack() as all_runs:  # every one is closed, whatever another one raises
+            if self._beside is not None:
+                self._beside.shutdown()
             for run in self.runs:
                 all_runs.callback(run.close, 0 if kind is None and not run.failure else 1)
 
@@ -150,9 +156,11 @@ class Training:
                         waited, elapsed, logged = 0.0, 0.0, step
                     busy_since = time.perf_counter() - elapsed  # evaluation and saving are not training time
                 if step == self.steps:
+                    self._reported()
                     self._say(f"finished at step {step}.")
                     return 0
                 if stopping:
+                    self._reported()
                     for run in self.runs:  # still inside Stop: a second signal may end it, but not unannounced
                         run.checkpoints.wait()
                     self._say(f"stopped by {stop.signal.name} at step {step}; run again to continue.")
@@ -188,17 +196,30 @@ class Training:
         return step + self.count, self._inputs(step + self.count)
 
     def _report(self, step: int, metrics: Any, timing: Timing, save: bool) -> None:
-        """What is due at this step, of every run that is still finite."""
-        is_due = {what: due(every, step, self.steps) for what, every in self.cadence.items()}
+        """Writes what is due at this step, of every run; the next dispatch may take the state that is reported on."""
+        self._reported()
         parts = zip(self.runs, self.driver.part(self.state), self.driver.part(metrics), strict=True)
-        for run, state, values in parts:
+        is_due = {what: due(every, step, self.steps) for what, every in self.cadence.items()}
+        is_due["checkpoint"] |= save
+        if self._beside is None:
+            self._write(step, parts, timing, is_due)
+        else:
+            self._reporting = self._beside.submit(self._write, step, parts, timing, is_due)
+
+    def _reported(self) -> None:
+        """Waits for the last report, and raises what it raised."""
+        if self._reporting is not None:
+            self._reporting.result()
+
+    def _write(self, step: int, parts: Iterable[tuple], timing: Timing, is_due: Mapping[str, bool]) -> None:
+        for run, state, metrics in parts:
             if run.failure or not run.finite(state):
                 continue
             if is_due["eval"]:
                 run.evaluate(step, state)
             if is_due["log"]:
-                run.log(step, values, timing)
-            if is_due["checkpoint"] or save:
+                run.log(step, metrics, timing)
+            if is_due["checkpoint"]:
                 run.save(step, state)
         if all(run.failure for run in self.runs):
             raise NonFinite(self.runs[0].failure)
