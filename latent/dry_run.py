@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from latent import build
+from latent import build, parallel
 from latent.step import build_dispatch, cycle_length
 
 
@@ -23,9 +23,8 @@ def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
     build.steps_per_dispatch(experiment, 0, True, cycle_length(experiment.recipe.model))
     cycle = cycle_length(experiment.recipe.model)
     dispatch = build_dispatch(experiment.recipe, feed.fetch, cycle, rolled=False)
-    compiled = (
-        jax.jit(dispatch, donate_argnums=0).lower(state, np.uint32(0), feed.resident, feed.inputs(0, cycle)).compile()
-    )
+    jitted = jax.jit(dispatch, donate_argnums=parallel.donated(driver.devices))
+    compiled = jitted.lower(state, np.uint32(0), feed.resident, feed.inputs(0, cycle)).compile()
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     lines = [json.dumps(settings, indent=2, sort_keys=True), ""]
     lines.append(f"parameters            {build.count_parameters(state):,}")
