@@ -212,6 +212,7 @@ def test_it_opens_without_errors_and_fits(report, browser, size, theme):
     assert not errors
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.execute_script("return document.documentElement.scrollWidth") <= SIZES[size][0]
+    assert browser.execute_script("return document.getElementById('map-plot').clientWidth") > 0.4 * SIZES[size][0]
     assert (background(browser) < 200) == (theme == "dark")
     browser.execute_script("document.getElementById('theme').click()")
     assert (background(browser) < 200) == (theme == "light")

@@ -61,7 +61,7 @@ const SPLITS = { train: 0, validation: 1, test: 2 };
 function dressed(trace) {
   const { scale, ...rest } = trace;
   if (trace.name in SPLITS) return { ...rest, line: { ...rest.line, color: PALETTE[SPLITS[trace.name]] } };
-  if (scale) return { ...rest, colorscale: SCALES[scale](), colorbar: { thickness: 10, outlinewidth: 0, tickfont: { size: 10 } } };
+  if (scale) return { ...rest, colorscale: SCALES[scale](), colorbar: { thickness: 10, len: 0.8, outlinewidth: 0, tickfont: { size: 10 } } };
   return rest;
 }
 
