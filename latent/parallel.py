@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from latent import population as members
+from latent.data.feed import Feed, together
 from latent.errors import UserError, unknown_name
 from latent.types import State
 
@@ -40,6 +41,7 @@ class Driver(NamedTuple):
 
     A driver trains one run, or a population of several that share a program:
 
+    feed       [feed of each run] -> the feed of a dispatch
     join       [tree of each run] -> the tree that a dispatch takes: states, seeds
     part       state or metrics of a dispatch -> those of each run
     lift       step of one run -> step of what a dispatch takes
@@ -54,6 +56,7 @@ class Driver(NamedTuple):
     replicated: NamedSharding
     split: NamedSharding
     lay: Callable[[PyTree], PyTree]
+    feed: Callable[[Sequence[Feed]], Feed] = lambda feeds: feeds[0]
     join: Callable[[Sequence[PyTree]], PyTree] = lambda trees: trees[0]
     part: Callable[[PyTree], Iterable[PyTree]] = lambda tree: (tree,)
     lift: Callable[[Callable], Callable] = lambda step: step
@@ -227,6 +230,7 @@ def population(num_devices: int | None, count: int, state: State, shared: Sequen
         replicated=replicated,
         split=NamedSharding(mesh, apart),
         lay=lambda state: replicated,
+        feed=together,
         join=join,
         part=part,
         lift=members.lift(axes, mapped),

@@ -22,7 +22,6 @@ import numpy as np
 
 from latent import build, config, provenance, workdir
 from latent.build import Experiment
-from latent.data.feed import together
 from latent.errors import NonFinite
 from latent.logs import Timing
 from latent.parallel import Driver
@@ -89,7 +88,7 @@ class Training:
         self.profile, self.watch = profile, watch
         self._beside = ThreadPoolExecutor(1) if len(self.runs) > 1 else None
         self._reporting: Future | None = None
-        self.feed = together([run.feed for run in self.runs])
+        self.feed = driver.feed([run.feed for run in self.runs])
         self.state = driver.join(states)
         self._plan_dispatch()
 

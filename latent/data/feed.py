@@ -82,9 +82,7 @@ def _places(size: int, seed: int, batch_size: int) -> Callable[[int, int], Input
 
 
 def together(feeds: Sequence[Feed]) -> Feed:
-    """The feeds of several runs on one split as one, whose inputs are [S, M, B, ...]; a single run's stays as it is."""
-    if len(feeds) == 1:
-        return feeds[0]
+    """The feeds of M runs on one split as one, whose inputs are [S, M, B, ...]."""
 
     def inputs(first: int, count: int) -> Inputs:
         parts = [feed.inputs(first, count) for feed in feeds]
