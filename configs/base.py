@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
     config.ema = ConfigDict()
     config.ema.decays = ()  # moving averages of the weights with constant decay, e.g. (0.999,)
     config.ema.relative_widths = ()  # power-function averages (EDM2), width relative to training time, e.g. (0.1,)
+    config.ema.snapshot_every = 0  # steps; power-function averages are kept for other widths later; 0: never
 
     config.train = train = ConfigDict()
     train.steps = 1000

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import config as configs
-from latent import evaluate, first_stage, loops, optim, parallel, rng, tracking
+from latent import evaluate, first_stage, loops, optim, parallel, posthoc_ema, rng, tracking
 from latent.data import dataset as datasets
 from latent.data import feed as feeds
 from latent.data import preprocess
@@ -210,6 +210,7 @@ def count_parameters(state: State) -> int:
 def _check_evaluation_and_logs(experiment: Experiment) -> None:
     section = experiment.section
     tracking.check_mode(section.log.wandb)
+    posthoc_ema.cadence(experiment.config)
     results = evaluate.result_names(section.eval.metrics, experiment.config["eval"]["options"])
     evaluate.require_factors(section.eval.metrics, "eval.metrics", experiment.spec)
     best = section.checkpoint.best_metric
@@ -236,6 +237,7 @@ ENGINE_KEYS = (
     "log.",
     "data.device_budget",
     "data.workers",
+    "ema.snapshot_every",
     "eval.every",
     "eval.batch_size",
 )
@@ -309,14 +311,15 @@ def steps_per_dispatch(
         config["log"]["every"],
         config["eval"]["every"],
         config["checkpoint"]["every"],
+        posthoc_ema.cadence(config),
     ]
     common = math.gcd(start, *cadences)
     asked = config["train"]["steps_per_dispatch"]
     if asked:
         if common % asked:
             raise UserError(
-                f"train.steps_per_dispatch={asked} must divide train.steps, log.every, eval.every, checkpoint.every "
-                f"and the step the run continues from (their greatest common divisor is {common})."
+                f"train.steps_per_dispatch={asked} must divide train.steps, log.every, eval.every, checkpoint.every, "
+                f"ema.snapshot_every and the step the run continues from (their greatest common divisor is {common})."
             )
         return asked
     if not rolled:

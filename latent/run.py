@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Shaped
 
-from latent import build, checkpoint, config, evaluate, provenance, rng
+from latent import build, checkpoint, config, evaluate, posthoc_ema, provenance, rng
 from latent.analysis import ex_post
 from latent.errors import UserError, unknown_name
 from latent.metrics.passport import Result
@@ -26,7 +26,7 @@ from latent.types import Indices, Latent, Model
 
 def load(workdir: str | Path, step: str | int = "latest", average: str | None = None) -> Run:
     """Loads a run: `step` is "latest", "best" or a number; `average` names averaged weights ("" for the raw ones,
-    None for what the run's own evaluation uses).
+    "posthoc_WIDTH" for any width, from a run's snapshots; None for what the run's own evaluation uses).
 
     Raises UserError where there is no run, no such checkpoint, or no such average.
     """
@@ -47,7 +47,7 @@ class Run:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         target = checkpoint.abstract(build.abstract_state(self.experiment), sharding)
         try:
-            self.state = evaluate.view(_restore(store, step, target), self.average)
+            self.state = _averaged(workdir, _restore(store, step, target), self.average)
         finally:
             store.close()
         self.step = int(self.state.step)
@@ -187,6 +187,12 @@ class Run:
             raise UserError(
                 f"model.name={self.config['model']['name']!r} cannot {function}: the family does not define it."
             )
+
+
+def _averaged(workdir: Path, state: Any, average: str) -> Any:
+    if average.startswith(posthoc_ema.POSTHOC):
+        return posthoc_ema.reconstruct(workdir, state, average)
+    return evaluate.view(state, average)
 
 
 def _restore(store: checkpoint.Checkpoints, step: str | int, target: Any) -> Any:

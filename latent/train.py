@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from latent import build, config, provenance, workdir
+from latent import build, config, posthoc_ema, provenance, workdir
 from latent.build import Experiment
 from latent.errors import NonFinite
 from latent.logs import Timing
@@ -83,7 +83,8 @@ class Training:
         self.recipe = self.experiment.recipe._replace(axis=driver.axis)
         self.steps, self.cadence = (
             settings["train"]["steps"],
-            {p: settings[p]["every"] for p in ("log", "eval", "checkpoint")},
+            {p: settings[p]["every"] for p in ("log", "eval", "checkpoint")}
+            | {"snapshot": posthoc_ema.cadence(settings)},
         )
         self.profile, self.watch = profile, watch
         self._beside = ThreadPoolExecutor(1) if len(self.runs) > 1 else None
@@ -200,6 +201,7 @@ class Training:
         parts = zip(self.runs, self.driver.part(self.state), self.driver.part(metrics), strict=True)
         is_due = {what: due(every, step, self.steps) for what, every in self.cadence.items()}
         is_due["checkpoint"] |= save
+        is_due["snapshot"] &= self.cadence["snapshot"] > 0
         if self._beside is None:
             self._write(step, parts, timing, is_due)
         else:
@@ -220,6 +222,8 @@ class Training:
                 run.log(step, metrics, timing)
             if is_due["checkpoint"]:
                 run.save(step, state)
+            if is_due["snapshot"]:
+                run.snapshot(state)
         if all(run.failure for run in self.runs):
             raise NonFinite(self.runs[0].failure)
         self.watch()

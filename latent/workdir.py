@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latent import build, checkpoint, config, evaluate, failure, provenance
+from latent import build, checkpoint, config, evaluate, failure, posthoc_ema, provenance
 from latent.build import Experiment
 from latent.evaluate import EvaluationData
 from latent.logs import Logs, Timing
@@ -32,6 +32,7 @@ class WorkDirectory:
         self.feed = experiment.feed()
         keep = experiment.config["checkpoint"]
         self.checkpoints = checkpoint.Checkpoints(path, keep["keep"], keep["best_metric"], keep["best_mode"])
+        self._snapshots = posthoc_ema.Snapshots(path)
         self._logs: Logs | None = None
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
@@ -66,6 +67,7 @@ class WorkDirectory:
         """Waits until everything is written."""
         try:
             self.checkpoints.close()
+            self._snapshots.close()
         finally:
             if self._logs is not None:
                 self._logs.close(code)
@@ -105,6 +107,10 @@ class WorkDirectory:
         """A checkpoint, in the background, judged by the evaluation of the same step where there was one."""
         metrics = self._evaluated[1] if self._evaluated[0] == step else {}
         self.checkpoints.save(state, {"step": step}, metrics)
+
+    def snapshot(self, state: State) -> None:
+        """A snapshot of the power-function averages, in the background."""
+        self._snapshots.save(state)
 
 
 def directories(
