@@ -51,6 +51,11 @@ def family() -> ConfigDict:
     config.ema.decays = (0.999,)
     config.eval.average = "0.999"
     config.checkpoint.best_metric = ""
+    for metric in ("vlb", "latent_vlb"):  # bits a dimension: of pixels, or of what a first stage makes of them
+        config.eval.options[metric] = ConfigDict({"steps": 1000, "grid": "trailing", "limit": 1000})
+    for metric in ("ode", "latent_ode"):
+        config.eval.options[metric] = ConfigDict({"steps": 100, "grid": "log_snr", "limit": 1000})
+        config.eval.options[metric].divergence = "hutchinson"  # exact: as many derivatives as x has numbers
     return config
 
 
@@ -124,6 +129,10 @@ def tiny() -> ConfigDict:
     config.train.batch_size = 16
     config.optimizer.denoiser.schedule.warmup_steps = 1
     base.judge_samples(config, "lenet_digits", 128)
+    for metric in ("vlb", "ode", "latent_vlb", "latent_ode"):
+        config.eval.options[metric].steps = 4
+        config.eval.options[metric].limit = 8
+    config.eval.metrics = (*config.eval.metrics, "vlb", "ode")
     config.eval.every = 2
     config.checkpoint.every = 2
     config.log.every = 2

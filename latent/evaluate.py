@@ -11,7 +11,7 @@ import copy
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,26 +90,38 @@ class EvaluationData:
         and the padding cut off again. `function` must be one object across calls (a module's function): it is compiled
         once.
         """
-        if limit < 0:
-            raise UserError(f"limit={limit} must not be negative (0: all examples).")
-        rows = np.arange(len(self.split.x)) if rows is None else np.asarray(rows)
-        rows = rows[:limit].astype(np.int32) if limit else rows.astype(np.int32)
         call = self._compile(function, static)
         batches = []
-        for start in range(0, len(rows), self._batch_size):
-            index = rows[start : start + self._batch_size]
-            raw = self._raw(np.pad(index, (0, self._batch_size - len(index))))
+        for raw, keep in self._batches(limit, rows):
             outputs = [call(state, np.uint32(self.seed), raw, *extra) for extra in ([(r,) for r in repeat] or [()])]
-            keep = len(index)
             batches.append([jax.tree.map(lambda leaf, k=keep: np.asarray(leaf[:k]), output) for output in outputs])
         joined = [
             jax.tree.map(lambda *leaves: np.concatenate(leaves), *column) for column in zip(*batches, strict=True)
         ]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *joined) if repeat else joined[0]
 
+    def stream(self, function: Callable[..., Array], state: State, *, limit: int = 0) -> np.ndarray:
+        """As `map`, for a function that compiles itself: function(params, extra, batch, keys [B]) -> [B, ...]."""
+        prepared, parts = self._compile(_prepared, {}), []
+        for raw, keep in self._batches(limit):
+            batch, keys = prepared(state, np.uint32(self.seed), raw)
+            parts.append(np.asarray(function(state.params, state.extra, batch, keys)[:keep]))
+        return np.concatenate(parts)
+
+    def _batches(self, limit: int, rows: Indices | None = None) -> Iterator[tuple[Batch, int]]:
+        """Raw batches of equal size, the last one padded, and how many examples of each are real."""
+        if limit < 0:
+            raise UserError(f"limit={limit} must not be negative (0: all examples).")
+        rows = np.arange(len(self.split.x)) if rows is None else np.asarray(rows)
+        rows = rows[:limit].astype(np.int32) if limit else rows.astype(np.int32)
+        for start in range(0, len(rows), self._batch_size):
+            index = rows[start : start + self._batch_size]
+            yield self._raw(np.pad(index, (0, self._batch_size - len(index)))), len(index)
+
     def has(self, need: str, state: State) -> bool:
-        """Whether there is what a metric needs: a function of the model ("encode"), one of its terms ("terms.elbo"),
-        something its encoder knows ("encode.log_scale"), or something of the data ("factors", "labels", "training")."""
+        """Whether there is what a metric needs: a function of the model ("encode"), one of its terms ("terms.elbo")
+        or likelihoods ("likelihoods.vlb"), something its encoder knows ("encode.log_scale"), or something of the data
+        ("factors", "labels", "training")."""
         if need in WITHOUT:
             of_data = {
                 FACTORS: self.split.factors is not None,
@@ -118,8 +130,9 @@ class EvaluationData:
             }
             return of_data[need]
         function, _, term = need.partition(".")
-        if getattr(self.model, function) is None:
-            return False
+        offered = getattr(self.model, function)
+        if offered is None or isinstance(offered, Mapping):
+            return bool(offered) and (not term or term in offered)
         return not term or term in self._output_names(_terms if function == "terms" else _encoder_info, state)
 
     def terms(self, state: State) -> dict[str, Float[np.ndarray, "N"]]:
@@ -189,6 +202,10 @@ class EvaluationData:
 
 def _terms(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> dict[str, Float[Array, "B"]]:
     return model.terms(params, extra, batch, context)
+
+
+def _prepared(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> tuple[Batch, Any]:
+    return batch, context.keys("likelihood")
 
 
 def _encoder_info(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> dict[str, Any]:

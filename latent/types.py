@@ -76,6 +76,9 @@ class Loss(NamedTuple):
     extra: Extra
 
 
+LikelihoodFn = Callable[..., Float[Array, "B"]]
+"""See `Model.likelihoods`."""
+
 EditFn = Callable[..., dict[str, Array]]
 """See `Model.edits`."""
 
@@ -120,6 +123,8 @@ class Model(NamedTuple):
     log_prob    (params, extra, batch, context) -> [B]: exact log p(x)
     log_joint   (params, extra, x [B, ...], z [B, ...]) -> [B]: log p(x, z), nats, differentiable in z
     measure     what exp of every bound above is: the "mass" of discrete x, a "density", or "neither" (soft targets)
+    likelihoods {name: (params, extra, batch, keys [B], **options) -> [B]}: bits per dimension, bounds or estimates;
+                they compile themselves, as `sample` does
     edits       {name: (params, extra, keys [N], x [N, ...], condition [N] or None, **options) -> {"x": [M, ...], ...}}:
                 what can be made of given examples; they compile themselves, as `sample` does
     classes     how many classes `sample` can be asked for; 0: `condition` must be None
@@ -137,6 +142,7 @@ class Model(NamedTuple):
     log_prob: Callable[..., Float[Array, "B"]] | None = None
     log_joint: Callable[..., Float[Array, "B"]] | None = None
     measure: str = "neither"
+    likelihoods: Mapping[str, LikelihoodFn] = MappingProxyType({})
     edits: Mapping[str, EditFn] = MappingProxyType({})
     classes: int = 0
     loads: tuple[str, ...] = ()

@@ -14,7 +14,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from latent import config, first_stage
-from latent.diffusion import edits, generation, learned_variance, predictions, schedules, spaces, times, weightings
+from latent.diffusion import (
+    densities,
+    edits,
+    generation,
+    learned_variance,
+    predictions,
+    schedules,
+    spaces,
+    times,
+    weightings,
+)
 from latent.diffusion.denoiser import CLASSIFIER, DENOISER, WEAK, Denoiser, Guides
 from latent.diffusion.guidance import drop
 from latent.errors import UserError, unknown_name
@@ -107,6 +117,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         players=(Player(DENOISER, (DENOISER,), loss),),
         terms=terms,
         sample=generation.sampler(generator),
+        likelihoods=densities.likelihoods(generator, spec.support, bool(section.first_stage)),
         edits=edits.edits(generator),
         classes=classes,
         loads=loads,

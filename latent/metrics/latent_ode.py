@@ -1,0 +1,23 @@
+"""The probability-flow likelihood of latents under a latent diffusion model: of the density of latents, never to be
+compared with a likelihood of pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latent.evaluate import EvaluationData
+from latent.metrics import diffusion_likelihood, passport
+from latent.types import Model, State
+
+needs = {"likelihoods.latent_ode"}
+
+
+def names(options: Any) -> tuple[str, ...]:
+    """Names of the results; UserError for options that make no sense."""
+    diffusion_likelihood.check("latent_ode", options)
+    return ("latent_ode_bits_per_dim",)
+
+
+def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[passport.Result]:
+    """Bits a dimension with `options.steps` steps (latent/diffusion/densities.py), of `options.limit` examples."""
+    return [diffusion_likelihood.result("latent_ode", names(options)[0], state, data, options)]
