@@ -36,6 +36,14 @@ def test_logistic_directions_are_at_the_boundary_where_means_are_not():
     assert by_boundary[0] > 0.99 > 0.5 > by_mean[0]
 
 
+def test_logistic_directions_are_in_the_units_of_the_codes():
+    codes, labels, vector = planted(size=4000)
+    scales = np.array([1.0, 5.0, 0.2, 1.0, 3.0], np.float32)
+    expected = vector / scales  # the same boundary, seen in stretched coordinates
+    found = directions.attributes(codes * scales, labels)[1].vector
+    assert found @ expected / np.linalg.norm(expected) > 0.99
+
+
 def test_labels_without_two_sides_have_no_direction():
     codes, _, _ = planted(size=10)
     assert directions.attributes(codes, np.zeros(10, np.int32)) == []

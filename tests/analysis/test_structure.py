@@ -35,11 +35,12 @@ def groups(sizes=(50, 30, 20), dimensions=4):
 
 
 def test_clusters_are_found_and_numbered_by_size():
-    codes, labels = groups()
-    found = clusters.k_means(codes[::-1], 3)[::-1]
-    np.testing.assert_array_equal(found, labels)
+    codes, labels = groups((50, 30, 20, 10))
+    for seed in range(8):  # its own numbers are of every order
+        found = clusters.k_means(codes[::-1], 4, seed)[::-1]
+        np.testing.assert_array_equal(found, labels)
     assert clusters.agreement(found, labels) == pytest.approx(1.0)
-    assert abs(clusters.agreement(np.arange(100) % 3, labels)) < 0.05
+    assert abs(clusters.agreement(np.arange(len(labels)) % 3, labels)) < 0.05
 
 
 def test_class_distances_are_in_units_of_the_spread():
@@ -69,6 +70,8 @@ def test_copies_are_told_from_samples_of_the_same_distribution():
     smooth = np.zeros((5, 20))  # near to everything, a copy of nothing
     found = neighbours.copies(neighbours.nearest(np.concatenate([fresh, copied, smooth]), pool, 50))
     assert found.tolist() == [False] * 30 + [True] * 10 + [False] * 5
+    edge = neighbours.Neighbours(np.zeros((2, 3), int), np.array([[0.9, 3.0, 3.0], [1.1, 3.0, 3.0]]))
+    assert neighbours.copies(edge).tolist() == [True, False]
     with pytest.raises(ValueError, match="two neighbours"):
         neighbours.copies(neighbours.nearest(fresh, pool, 1))
 
