@@ -255,6 +255,25 @@ def first_stage_digits() -> ConfigDict:
     return config
 
 
+def first_stage_emoji() -> ConfigDict:
+    """`first_stage_digits` in colour, Rombach et al. 2022 (arXiv 2112.10752): emoji of 32x32 to 8x8x4 and back (f4).
+
+    Without a perceptual distance: no features of colour images ship.
+    Cost: minutes on 2 CPU cores.
+    python -m experiments.train --config=configs/autoencoder.py:first_stage_emoji --workdir=runs/first_stage_emoji
+    """
+    config = first_stage_digits()
+    config.data.name = "emoji"
+    config.data.resize = 32
+    config.model.latent_dim = 4
+    config.model.perceptual = ""
+    config.model.net.channels = (32, 64, 64)
+    config.model.critic.start = 2000
+    config.model.critic.net.channels = (32, 64)
+    config.train.steps = 6000
+    return config
+
+
 def tiny() -> ConfigDict:
     """Four steps of a VQ autoencoder with an image critic and the adaptive weight on 8x8 digits: for tests."""
     config = _add_critic(vae.tiny())
@@ -277,7 +296,7 @@ VARIANTS = {
     function.__name__: function
     for function in (
         rae, wae, info_vae, aae, vq, fsq, vamp, clustering, beta_tcvae, factor_vae, dip_vae, vae_gan,
-        first_stage_digits, tiny,
+        first_stage_digits, first_stage_emoji, tiny,
     )
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Measures what the engine promises: the loop against its own bare step, the step against a matmul, the start-up.
 
 python -m scripts.bench [--repeats=5] [--data=digits,mnist]
+python -m scripts.bench --streaming=10000,100000,1000000   # the convolutional VAE, sets of so many images
 
 Every figure is a median over repeats with the smallest and largest beside it. Run it on an idle machine: figures of
 one run are compared with each other, never with another day's.
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import build, config, logs
+from latent.data import arrays, dataset
+from latent.data.arrays import Split
 from latent.errors import UserError
 from latent.train import Training, alone
 
-STEPS = {"digits": 20_000, "mnist": 5_000}
+STEPS = {"digits": 20_000, "mnist": 5_000, "conv": 200}
 """Steps of one timed loop: some seconds each."""
 
 REPEATED = 200
@@ -105,13 +108,14 @@ def make(path: str, workdir: Path, steps: int, changes: Mapping[str, Any] | None
     return alone(build.build(settings), build.driver(settings), workdir)
 
 
-def loop_step(name: str, steps: int) -> tuple[float, float]:
+def loop_step(name: str, steps: int, **data: object) -> tuple[float, float]:
     """(seconds a step of the whole loop between the second log line and the one before the last, input wait)."""
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as quiet:
         workdir, standard = Path(folder), sys.stdout
         sys.stdout = quiet
         try:
-            with make(f"configs/vae.py:{name}", workdir, steps) as training:
+            changes = {f"data.{key}": value for key, value in data.items()}
+            with make(f"configs/vae.py:{name}", workdir, steps, changes) as training:
                 training.loop()
         finally:
             sys.stdout = standard
@@ -160,16 +164,60 @@ def start_up() -> float:
         return logs.read(Path(folder, "run", "metrics.jsonl"))[0]["time"] - start
 
 
+def write_images(folder: Path, size: int) -> None:
+    """Random images in the place of MNIST, as many in training as asked for."""
+    generator = np.random.default_rng(0)
+    place = folder / "mnist" / dataset.source("mnist").version / dataset.ARRAYS
+
+    def pieces() -> Iterator[tuple[str, Split]]:
+        for split, count in (("train", size), ("validation", 256), ("test", 256)):
+            for start in range(0, count, 10_000):
+                rows = min(10_000, count - start)
+                x = generator.integers(0, 256, (rows, 28, 28, 1), np.uint8)
+                yield split, Split(x, np.full(rows, -1, np.int32))
+
+    arrays.write(place, pieces())
+
+
+def streaming(sizes: list[int], repeats: int) -> None:
+    """Prints what reading a set from disk costs the convolutional VAE, beside the same set on the device."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {size: Path(temporary, str(size)) for size in sizes}
+        for size, folder in folders.items():
+            write_images(folder, size)
+        ways = {"resident": 2**40, "streamed": 0}
+        found = {(size, way): [] for size in sizes for way in ways}
+        waits = {size: [] for size in sizes}
+        for repeat in range(repeats + 1):
+            for (size, way), values in found.items():
+                step, wait = loop_step("conv", STEPS["conv"], dir=str(folders[size]), device_budget=ways[way])
+                if repeat:  # the first round compiles and fills caches
+                    values.append(1e3 * step)
+                    waits[size] += [wait] if way == "streamed" else []
+    print("configs/vae.py:conv")
+    for size in sizes:
+        pairs = zip(found[size, "streamed"], found[size, "resident"], strict=True)
+        print(f"  {size:,} images")
+        for way in ways:
+            print(f"    {way}, ms a step           {spread(found[size, way])}")
+        print(f"    cost of streaming, %          {spread([100 * (one / other - 1) for one, other in pairs])}")
+        print(f"    input wait, % of the step     {spread([100 * wait for wait in waits[size]])}")
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--data", default="digits,mnist")
+    parser.add_argument("--streaming", default="", help="sizes of sets: measure streaming and nothing else")
     arguments = parser.parse_args()
     device = jax.devices()[0]
     cores = f"{platform.machine()}, {os.cpu_count()} cores"
     print(f"{len(jax.devices())} x {device.device_kind} ({cores}), jax {jax.__version__}")
     print(f"{arguments.repeats} repeats, interleaved; median (smallest .. largest)\n")
+    if arguments.streaming:
+        streaming([int(size) for size in arguments.streaming.split(",")], arguments.repeats)
+        return
     for name in arguments.data.split(","):
         try:
             loop_step(name, STEPS[name] // 10)  # compiles, fills caches
