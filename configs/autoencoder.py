@@ -258,7 +258,7 @@ def first_stage_digits() -> ConfigDict:
 def first_stage_emoji() -> ConfigDict:
     """`first_stage_digits` in colour, Rombach et al. 2022 (arXiv 2112.10752): emoji of 32x32 to 8x8x4 and back (f4).
 
-    Without a perceptual distance: no features of colour images ship.
+    Without a perceptual distance: no features of colour images ship. Not measured yet.
     Cost: minutes on 2 CPU cores.
     python -m experiments.train --config=configs/autoencoder.py:first_stage_emoji --workdir=runs/first_stage_emoji
     """

@@ -219,7 +219,7 @@ def _colour() -> ConfigDict:
 
 
 def emoji() -> ConfigDict:
-    """Emoji in colour at 32x32, two art styles, split by emoji.
+    """Emoji in colour at 32x32, two art styles, split by emoji. Not measured yet.
 
     Paper: none; log-densities of colour values, comparable with each other only.
     Cost: minutes on 2 CPU cores.

@@ -31,6 +31,9 @@ def test_every_config_states_results_that_its_metrics_give(path, monkeypatch):
     if re.search(r"Cost:[^.]*\bGPU", text):
         assert "Target:" in text, "what was not run here states the published numbers it is after"
         return
+    if "Not measured" in text:
+        assert "Expected:" not in text, "what was not measured has no numbers"
+        return
     stated = expectations.parse(text)
     assert stated, f'no "Expected: name value +- spread" in the docstring of {path}'
     names = expectations.possible_names(config.load(path).to_dict(), text, command_line.parse_options)
