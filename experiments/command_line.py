@@ -16,13 +16,15 @@ from latent.errors import NonFinite, UserError
 OVERRIDE = "--config."
 overrides: dict[str, str] = {}
 """What the command line sets in the config: {dotted key: text}. Filled before `main` is called."""
+words: list[str] = []
+"""What the command line says without a flag, where the command takes such a word. Filled before `main` is called."""
 
 
-def run(main: Callable[[], int], required: Sequence[str] = ()) -> None:
-    """Parses the flags, runs `main` and exits with its code."""
+def run(main: Callable[[], int], required: Sequence[str] = (), word: str = "") -> None:
+    """Parses the flags, runs `main` and exits with its code. A command may take one `word` without a flag."""
 
     def command() -> int:
-        _parse(required)
+        _parse(required, word)
         set_up_jax()
         return main()
 
@@ -41,17 +43,21 @@ def exit_with(main: Callable[[], int]) -> None:
         _fail("interrupted", 130)
 
 
-def _parse(required: Sequence[str]) -> None:
+def _parse(required: Sequence[str], word: str) -> None:
     if any(word in ("--help", "-h", "-help") for word in sys.argv[1:]):
         print((sys.modules["__main__"].__doc__ or "").strip())
         print("\n" + flags.FLAGS.main_module_help())
         sys.exit(0)
-    words, found = split_overrides(sys.argv)
+    given, found = split_overrides(sys.argv)
     overrides.update(found)
     try:
-        rest = flags.FLAGS(words)
+        rest = flags.FLAGS(given)
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error
+    if word and len(rest) == 1:
+        raise UserError(f"{word} is required.")
+    if word:
+        words.append(rest.pop(1))
     if rest[1:]:
         raise UserError(f"{rest[1]!r} is not a flag. Flags start with -- and take their value after =.")
     for name in required:
