@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float
+
+WayFn = Callable[[Float[np.ndarray, "d"], Float[np.ndarray, "d"], Float[np.ndarray, "S"]], Float[np.ndarray, "S d"]]
+"""(start, end, t) -> codes on the way."""
 
 
 def lerp(
@@ -28,3 +33,21 @@ def slerp(
         return lerp(start, end, t)
     weights = np.stack([np.sin((1.0 - t) * angle), np.sin(t * angle)], axis=1) / np.sin(angle)
     return weights @ np.stack([start, end])
+
+
+def path_lengths(
+    decode: Callable[[Float[np.ndarray, "... d"]], np.ndarray],
+    starts: Float[np.ndarray, "N d"],
+    ends: Float[np.ndarray, "N d"],
+    t: Float[np.ndarray, "N"],
+    way: WayFn = slerp,
+    step: float = 1e-3,
+) -> Float[np.ndarray, "N"]:
+    """|decode(way(t + step)) - decode(way(t))|^2 / step^2 at one place of every way: how fast what is decoded changes.
+
+    Its mean is the path length of Karras et al. 2019 (arXiv 1812.04948, eq. 2), here with squared Euclidean distance of
+    values in place of a perceptual one. `slerp` is for normal codes, `lerp` for any.
+    """
+    pairs = [way(start, end, np.array([at, at + step])) for start, end, at in zip(starts, ends, t, strict=True)]
+    decoded = np.asarray(decode(np.stack(pairs)), np.float64).reshape(len(pairs), 2, -1)
+    return np.sum((decoded[:, 1] - decoded[:, 0]) ** 2, axis=1) / step**2

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from latent import config, rng
@@ -75,13 +76,15 @@ class Generator(NamedTuple):
 
 
 def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
-    """The family's `Model.sample`."""
+    """The family's `Model.sample`. With `trajectory` it gives [2, S, N, ...]: decoded at every step, what was denoised
+    and the data that it was taken for."""
     space, classes, defaults = generator.space, generator.classes, generator.defaults
 
     @functools.cache
-    def compiled(choice: Choice) -> Callable[..., Float[Array, "N ..."]]:
+    def compiled(choice: Choice, trajectory: bool) -> Callable[..., Array]:
         path, times = generator.denoiser.path, generator.times(choice)
-        run = generator.run(generator.make(choice)(path, times), choice)
+        walk = generator.make(choice)(path, times)
+        run = generator.run(sampling.recording(walk) if trajectory else walk, choice)
         decode, scale = jax.jit(space.decode), prior_scale(path, times[0])
 
         @jax.jit
@@ -89,9 +92,14 @@ def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
             label = rng.classes(keys, classes) if classes and label is None else label
             return sampling.start(keys, space.shape, scale), label
 
-        def draw(params: Params, extra: Extra, keys: Key[Array, "N"], label: Any) -> Float[Array, "N ..."]:
+        def draw(params: Params, extra: Extra, keys: Key[Array, "N"], label: Any) -> Array:
             x, label = start(keys, label)
-            return decode(params, extra, run((params, extra, label), x, keys))
+            z = run((params, extra, label), x, keys)
+            if not trajectory:
+                return decode(params, extra, z)
+            way = jnp.stack([z.seen, z.x0])
+            x = decode(params, extra, way.reshape(-1, *space.shape))
+            return x.reshape(*way.shape[:3], *x.shape[1:])
 
         return draw
 
@@ -109,7 +117,8 @@ def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
         guidance_rescale: float = defaults["guidance_rescale"],
         autoguidance: float = defaults["autoguidance"],
         classifier_scale: float = defaults["classifier_scale"],
-    ) -> Float[Array, "N ..."]:
+        trajectory: bool = False,
+    ) -> Array:
         if condition is not None and not classes:
             raise UserError("model.conditional=False: samples of one class need a model trained with True.")
         choice = generator.choose(
@@ -122,6 +131,6 @@ def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
             autoguidance=autoguidance,
             classifier_scale=classifier_scale,
         )
-        return compiled(choice)(params, extra, keys, condition)
+        return compiled(choice, trajectory)(params, extra, keys, condition)
 
     return sample

@@ -145,3 +145,34 @@ def self_conditioned(sampler: Sampler) -> Sampler:
         step=step,
         finish=lambda carry: sampler.finish(carry[0]),
     )
+
+
+class Walked(NamedTuple):
+    """A sample and how it came about: at every step what the denoiser saw first, and the data it took that for."""
+
+    sample: Float[Array, "N ..."]
+    seen: Float[Array, "S N ..."]
+    x0: Float[Array, "S N ..."]
+
+
+def recording(sampler: Sampler) -> Sampler:
+    """The same sampler, whose result is a `Walked`. Goes inside `self_conditioned`."""
+
+    def init(x: Any) -> Carry:
+        empty = jnp.zeros((sampler.num_steps, *x.shape), x.dtype)
+        return sampler.init(x), empty, empty
+
+    def step(denoise: DenoiseFn, carry: Carry, i: Index, noise: Array) -> Carry:
+        inner, seen, x0 = carry
+        calls = []
+
+        def watched(x: Array, t: Array) -> Denoised:
+            estimate = denoise(x, t)
+            calls.append((x, estimate.x0))
+            return estimate
+
+        inner = sampler.step(watched, inner, i, noise)
+        return inner, seen.at[i].set(calls[0][0]), x0.at[i].set(calls[0][1])
+
+    finish = lambda carry: Walked(sampler.finish(carry[0]), carry[1], carry[2])  # noqa: E731
+    return sampler._replace(init=init, step=step, finish=finish)

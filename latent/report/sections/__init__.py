@@ -10,8 +10,10 @@ ORDER = (
     "map",
     "traversals",
     "interpolation",
+    "trajectory",
     "structure",
     "statistics",
+    "features",
     "neighbours",
     "metrics",
 )

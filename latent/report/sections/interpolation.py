@@ -7,11 +7,14 @@ import numpy as np
 from latent.analysis import interpolation, prior_grid
 from latent.report import images
 from latent.report.evidence import Evidence
-from latent.report.page import Absent, Section
+from latent.report.page import Absent, Section, number
 
 TITLE = "Interpolation"
 PAIRS = 5
 STEPS = 11
+LENGTHS = 250
+"""Pairs that the path length is measured on."""
+
 SIDE = 19
 """Of the grid over the prior."""
 
@@ -36,7 +39,25 @@ def section(evidence: Evidence) -> Section | Absent:
         f"{STEPS} steps between the codes of {between}. A smooth latent space changes what it shows little by little; "
         "a jump or a blur on the way is a region that training has not filled."
     )
+    lead += _speed(evidence)
     return Section(TITLE, lead, {"rows": rows, "grid": grid, "side": SIDE})
+
+
+def _speed(evidence: Evidence) -> str:
+    """The path length, over random pairs, as a sentence."""
+    generator = np.random.default_rng(0)
+    codes = evidence.space if evidence.codes is None else evidence.codes["mean"]
+    starts, ends = codes[generator.permutation(len(codes))], codes[generator.permutation(len(codes))]
+    way = interpolation.slerp if evidence.codes is None else interpolation.lerp
+    count = min(LENGTHS, len(codes))
+    found = interpolation.path_lengths(
+        evidence.decode, starts[:count], ends[:count], generator.uniform(size=count), way
+    )
+    low, middle, high = np.percentile(found, (5, 50, 95))
+    return (
+        f" Path length over {count} random pairs, squared distance of values: median {number(middle)}, 90% between "
+        f"{number(low)} and {number(high)}."
+    )
 
 
 def pairs(evidence: Evidence) -> list[tuple[np.ndarray, np.ndarray]]:
