@@ -33,12 +33,13 @@ def maximise(
     activate: ActivateFn,
     shape: tuple[int, int, int],
     keys: Key[Array, "B"],
-    steps: int = 64,
-    learning_rate: float = 0.1,
+    steps: int = 48,
+    learning_rate: float = 0.03,
     jitter: int = 1,
 ) -> Float[Array, "B H W C"]:
-    """`steps` updates of Adam from noise of a hundredth; images never meet. Steps are dispatched one by one: nets with
-    convolutions must not stand in a compiled loop on CPU."""
+    """`steps` updates of Adam from noise of a hundredth; images never meet. More or larger steps: black and white.
+
+    Steps are dispatched one by one: nets with convolutions must not stand in a compiled loop on CPU."""
     height, width, channels = shape
     adam = optax.scale_by_adam()
 

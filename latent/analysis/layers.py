@@ -16,13 +16,13 @@ from latent.nets.conv import Conv
 def recorded(function: Callable[[], Any], component: Any) -> dict[str, Float[Array, "B H W C"]]:
     """Runs function() and returns what every convolution of one net gave when it ran first, in order, by its path.
 
-    The net is the one whose parameters have the tree of `component` ("encoder", "critic", ...): a function may run
-    several. To be called inside `jit` where speed matters, with everything the function uses from outside it.
+    The net is the one whose parameters have the names and shapes of `component` (those of the encoder, the critic): a
+    function may run several. To be called inside `jit` where speed matters, with all that the function uses.
     """
-    tree, found = jax.tree.structure(component), {}
+    shapes, found = jax.tree.map(np.shape, component), {}
 
     def of_component(module: nn.Module) -> bool:
-        return jax.tree.structure(module.scope.root.variables().get("params")) == tree
+        return jax.tree.map(np.shape, dict(module.scope.root.variables().get("params", {}))) == shapes
 
     def watch(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         output, module = call(*args, **kwargs), context.module

@@ -53,3 +53,13 @@ def test_the_grid_is_the_inverse_of_the_normal_distribution():
     np.testing.assert_allclose(mass[..., 1], mass[::-1, ::-1, 0].T, atol=1e-12)
     np.testing.assert_allclose(grid[3, 3], 0.0, atol=1e-12)
     assert grid[0, 0, 1] > 0 > grid[-1, 0, 1] and grid[0, 0, 0] < 0
+
+
+@pytest.mark.parametrize("way", [interpolation.lerp, interpolation.slerp])
+def test_path_lengths_of_a_linear_decoder_are_known(way):
+    """The squared speed of the way itself, seen through the decoder: |A (end - start)|^2 on the line; on the circle
+    through a unit square A = 3, the squared angle times 9."""
+    starts, ends = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[0.0, 1.0], [-1.0, 0.0]])
+    found = interpolation.path_lengths(lambda z: 3.0 * z, starts, ends, np.array([0.2, 0.7]), way)
+    expected = 9 * 2.0 if way is interpolation.lerp else 9 * (np.pi / 2) ** 2
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -166,3 +166,14 @@ def test_wrong_choices_name_their_key(changes, message):
     with pytest.raises(UserError) as caught:
         latent_ddpm.build(config.Section(config.unflatten(flat)), spec)
     assert message in str(caught.value)
+
+
+def test_a_trajectory_ends_in_the_sample(runs):
+    """Its last guess of the data is the sample of a deterministic sampler that ends in the data; labels included."""
+    run = latent.load(runs[1])
+    classes = np.array([3, 1, 4])
+    x = run.sample(3, 0, classes, sampler="ddim", steps=4)
+    seen, data = run.sample(3, 0, classes, sampler="ddim", steps=4, trajectory=True)
+    assert seen.shape == data.shape == (4, *x.shape)
+    np.testing.assert_allclose(data[-1], x, atol=1e-5)
+    assert not np.allclose(seen[0], seen[-1], atol=1e-3)

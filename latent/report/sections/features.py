@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -69,11 +68,12 @@ def section(evidence: Evidence) -> Section | Absent:
         )
     lead = (
         f"Convolutions of the {component}, before their activation: what they make of {EXAMPLES} examples, and images "
-        "that each channel answers to most (gradient ascent from noise)."
+        "that the unit in the middle of each channel answers to most (gradient ascent from noise)."
     )
     if label is not None:
         lead += (
-            f" A linear reader of each layer, pooled to 4 × 4, names the class of {number(len(label) // 2)} examples."
+            " Linear reader: the accuracy of a logistic regression on the layer, averaged to 4 by 4 places, over "
+            f"{number(len(label) - len(label) // 2)} examples that it was not fitted to."
         )
     return Section(TITLE, lead, {"layers": told, "originals": images.each(evidence.x[:EXAMPLES])}, plots)
 
@@ -105,7 +105,7 @@ def _plane(features: np.ndarray, label: np.ndarray | None) -> Plot:
 
 
 def _wanted(evidence: Evidence, component: str, name: str, channels: np.ndarray) -> np.ndarray:
-    """For every channel the image of greatest mean activation."""
+    """For every channel the image that its unit in the middle answers to most."""
     model, state = evidence.model, evidence.run.state
     count = len(channels)
 
@@ -119,7 +119,6 @@ def _wanted(evidence: Evidence, component: str, name: str, channels: np.ndarray)
         streams = rng.evaluation_stream(0, batch["index"])
         context = Context(streams, state.step, state.hparams, False, same, same)
         maps = _layers(model, state.params, state.extra, batch, context, component=component)[name]
-        size = math.prod(maps.shape[1:3])
-        return jnp.sum(maps, axis=(1, 2))[jnp.arange(count), channels] / size
+        return maps[places, maps.shape[1] // 2, maps.shape[2] // 2, channels]
 
     return np.asarray(activation.maximise(activate, evidence.spec.shape, rng.sample_keys(0, jnp.arange(count))))

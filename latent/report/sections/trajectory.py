@@ -28,7 +28,7 @@ def section(evidence: Evidence) -> Section | Absent:
     chosen = np.unique(np.linspace(0, steps - 1, min(COLUMNS, steps)).round().astype(int))
     rows = [(images.strip(seen[chosen, one]), images.strip(data[chosen, one])) for one in range(SHOWN)]
     lead = (
-        f"The first samples at {len(chosen)} of {steps} steps. Above: the noisy state, decoded. Below: the data that the "
-        "denoiser takes it for at that step."
+        f"The first samples at {len(chosen)} of {steps} steps. Above: the noisy state, decoded. Below: the data that "
+        "the denoiser takes it for at that step."
     )
     return Section(TITLE, lead, {"rows": rows})
