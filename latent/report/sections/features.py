@@ -110,11 +110,8 @@ def _wanted(evidence: Evidence, component: str, name: str, channels: np.ndarray)
     count = len(channels)
 
     def activate(x: Any) -> Any:
-        batch = {
-            "x": x,
-            "label": jnp.zeros(count, jnp.int32),
-            **dict.fromkeys(("index", "position"), jnp.arange(count)),
-        }
+        places = jnp.arange(count)
+        batch = {"x": x, "label": jnp.zeros(count, jnp.int32), "index": places, "position": places}
         same = lambda tree: tree  # noqa: E731
         streams = rng.evaluation_stream(0, batch["index"])
         context = Context(streams, state.step, state.hparams, False, same, same)
