@@ -29,7 +29,7 @@ def cifar10() -> ConfigDict:
 
     Target: FID 3.17 against the training set, 50,000 samples of 1,000 steps (the paper; settings of the authors'
     run_cifar.py). Against the test set the same model is at 5.25 to 5.33 (zeqiang-lai/ddpmx).
-    Differs: no dropout (0.1 there), no clipping of estimates; 38.3M parameters, as normalisation is adaptive (35.7M).
+    Differs: no dropout (0.1 there), no clipping of estimates, adaptive normalisation (38.3M parameters, 35.7M there).
     Cost: the paper's 800,000 steps of 128; days on one GPU.
     python -m experiments.train --config=configs/diffusion_gpu.py:cifar10 --workdir=runs/cifar10
     """

@@ -81,6 +81,14 @@ def test_pixels_have_the_bits_of_their_levels():
     assert bits("vlb", ExactNet(), dequantised, "unit", steps=400, quantised=False).mean() > expected - 0.03
 
 
+def test_a_dequantised_pixel_fills_its_level():
+    batch = {"x": jnp.stack([jnp.zeros((20, 20, 1)), jnp.ones((20, 20, 1))]), "label": jnp.zeros(2, jnp.int32)}
+    chosen = generator(ExactNet(), (20, 20, 1), "unit")
+    low, high = densities._begin(chosen, True)({}, {}, batch, rng.sample_keys(0, jnp.arange(2)))[0]
+    for pixel, floor in ((low, -1.0), (high, 1.0 - 2 / 256)):
+        assert floor <= pixel.min() < floor + 2e-4 and floor + 2 / 256 - 2e-4 < pixel.max() <= floor + 2 / 256
+
+
 def test_latents_never_share_a_name_with_pixels_and_binary_data_have_none():
     chosen = generator(ExactNet(), (2, 2, 1), "unit")
     names = {

@@ -86,6 +86,24 @@ def test_what_the_mask_keeps_is_kept_exactly_and_no_mask_is_plain_sampling(name)
     assert np.abs(found - X).max() > 0.1
 
 
+def test_a_step_draws_three_noises_of_its_own():
+    """The sampler's, the known part's and the one that undoes the step; here the sampler's sample is its noise."""
+    times = jnp.asarray([0.8, 0.5, 0.0])
+    walk = editing.inpainted(
+        sampling.Sampler(jnp.asarray, lambda denoise, x, i, noise: noise, jnp.asarray, 2), PATH, times, 2
+    )
+    noise, known = jax.random.normal(jax.random.key(0), (2, 3, 4)), jnp.ones((2, 4))
+    for j, undone in ((0, True), (1, False)):
+        found = walk.step(
+            exact.denoiser(exact.MIXTURE, PATH), (jnp.zeros((2, 4)), known, jnp.full((2, 4), 0.25)), j, noise
+        )[0]
+        (a, b), (c, d) = ((path(times[0]), path(times[1])) for path in (PATH.alpha, PATH.sigma))
+        expected = 0.25 * (b * known + d * noise[:, 1]) + 0.75 * noise[:, 0]
+        if undone:
+            expected = a / b * expected + jnp.sqrt(c**2 - (a / b * d) ** 2) * noise[:, 2]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_the_open_part_follows_the_conditional_law():
     """Of a Gaussian with correlated coordinates, given the first: mean and spread of the second by its formula."""
     mean, cov = exact.GAUSSIAN.means[0][:2], np.array([[1.0, 0.8], [0.8, 1.0]])
