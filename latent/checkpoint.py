@@ -150,6 +150,18 @@ class Checkpoints:
             raise UserError(f"{self._directory}: no checkpoint can be read; {first_error}") from first_error
         return None
 
+    def go_back(self, step: int, target: PyTree) -> None:
+        """Deletes what is later than `step`, a checkpoint or 0; where that one is damaged it is moved aside instead."""
+        later = [other for other in self.steps() if other > step]
+        try:
+            if later and step:
+                self.restore(step, target)
+        except DamagedCheckpoint as error:
+            log.warning("%s", error)
+            return self._set_aside([step])
+        for other in later:
+            self._manager.delete(other)
+
     def _set_aside(self, steps: list[int]) -> None:
         for step in steps:
             names = (f"damaged.{step}" + (f".{number}" if number else "") for number in itertools.count())

@@ -170,6 +170,16 @@ def fsdp_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
 DRIVERS = {"pmap": _pmap, "mesh": _mesh}
 
 
+class Parts:
+    """What belongs to each of several runs, made when it is asked for: devices hold one at a time."""
+
+    def __init__(self, count: int, make: Callable[[int], PyTree]):
+        self._count, self._make = count, make
+
+    def __iter__(self) -> Iterator[PyTree]:
+        return (self._make(number) for number in range(self._count))
+
+
 def population(num_devices: int | None, count: int, state: State, shared: Sequence[str], mapped: bool) -> Driver:
     """The driver of `count` runs at once, spread over devices; a run lies whole on one of them.
 
@@ -205,12 +215,12 @@ def population(num_devices: int | None, count: int, state: State, shared: Sequen
         shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
         return jax.device_put(members.stack(axes, trees), shardings)
 
-    def part(tree: PyTree) -> Iterator[PyTree]:
+    def part(tree: PyTree) -> Parts:
         # Copies, taken at once: the next dispatch may reuse the arrays while the parts are being looked at.
         host = jax.tree.map(np.array, jax.device_get(tree))
         if isinstance(tree, State):
-            return (jax.device_put(members.member(axes, host, number), replicated) for number in range(count))
-        return (members.take(host, number) for number in range(count))
+            return Parts(count, lambda number: jax.device_put(members.member(axes, host, number), replicated))
+        return Parts(count, lambda number: members.take(host, number))
 
     def place(inputs: PyTree) -> PyTree:
         def lay(leaf: np.ndarray) -> jax.Array:

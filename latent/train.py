@@ -198,32 +198,37 @@ class Training:
     def _report(self, step: int, metrics: Any, timing: Timing, save: bool) -> None:
         """Writes what is due at this step, of every run; the next dispatch may take the state that is reported on."""
         self._reported()
-        parts = zip(self.runs, self.driver.part(self.state), self.driver.part(metrics), strict=True)
         is_due = {what: due(every, step, self.steps) for what, every in self.cadence.items()}
         is_due["checkpoint"] |= save
         is_due["snapshot"] &= self.cadence["snapshot"] > 0
+        given = step, self.driver.part(self.state), self.driver.part(metrics), timing, is_due
         if self._beside is None:
-            self._write(step, parts, timing, is_due)
+            self._write(*given)
         else:
-            self._reporting = self._beside.submit(self._write, step, parts, timing, is_due)
+            self._reporting = self._beside.submit(self._write, *given)
 
     def _reported(self) -> None:
         """Waits for the last report, and raises what it raised."""
         if self._reporting is not None:
             self._reporting.result()
 
-    def _write(self, step: int, parts: Iterable[tuple], timing: Timing, is_due: Mapping[str, bool]) -> None:
-        for run, state, metrics in parts:
+    def _write(
+        self, step: int, states: Iterable[State], metrics: Iterable[Any], timing: Timing, is_due: Mapping[str, bool]
+    ) -> None:
+        for run, state, values in zip(self.runs, states, metrics, strict=True):
             if run.failure or not run.finite(state):
                 continue
             if is_due["eval"]:
                 run.evaluate(step, state)
             if is_due["log"]:
-                run.log(step, metrics, timing)
-            if is_due["checkpoint"]:
-                run.save(step, state)
-            if is_due["snapshot"]:
-                run.snapshot(state)
+                run.log(step, values, timing)
+        # All together: a kill hardly ever leaves some runs a checkpoint ahead of the others.
+        if is_due["checkpoint"] or is_due["snapshot"]:
+            for run, state in zip(self.runs, states, strict=True):
+                if is_due["checkpoint"] and not run.failure:
+                    run.save(step, state)
+                if is_due["snapshot"] and not run.failure:
+                    run.snapshot(state)
         if all(run.failure for run in self.runs):
             raise NonFinite(self.runs[0].failure)
         self.watch()

@@ -36,9 +36,14 @@ class WorkDirectory:
         self._logs: Logs | None = None
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
-    def restored(self, sharding: Any) -> State | None:
-        """The state of the newest readable checkpoint; damaged ones are set aside. None where there is none."""
+    def restored(self, sharding: Any, at: int | None = None) -> State | None:
+        """The state of the newest readable checkpoint; damaged ones are set aside. None where there is none.
+
+        With `at` the run first goes back to that step, where it has a good checkpoint of it or it is 0.
+        """
         target = checkpoint.abstract(build.abstract_state(self.experiment), sharding)
+        if at is not None:
+            self.checkpoints.go_back(at, target)
         found = self.checkpoints.restore_newest(target, repair=True)
         return None if found is None else found[0]
 

@@ -32,10 +32,15 @@ def finished(plan: Plan, member: Member) -> bool:
 
 
 def newest_checkpoint(directory: Path) -> int:
-    """The step of the newest checkpoint, 0 where there is none. Orbax names a directory by its step when whole."""
+    """The step of the newest checkpoint, 0 where there is none."""
+    return max(checkpoints(directory), default=0)
+
+
+def checkpoints(directory: Path) -> list[int]:
+    """The steps of the checkpoints, ascending. Orbax names a directory by its step when whole."""
     folder = directory / DIRECTORY
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def in_use(directory: Path) -> bool:

@@ -114,23 +114,34 @@ def _check(experiment: Experiment) -> None:
 
 
 def train(plan: Plan, board: Board, stop: Stop, population: Population, jobs: int) -> int:
-    """Trains a population in as few parts as fit, one after another. Returns how many members failed.
-
-    Members of a part stand at the same step: what earlier calls left behind is a part of its own.
-    """
+    """Trains a population in as few parts as fit, one after another. Returns how many members failed."""
     waiting, failures = [member.name for member in population.members], 0
     most = min(jobs or len(waiting), _at_most(population.siblings[0]))
     while waiting and stop.signal is None:
-        steps = {name: progress.newest_checkpoint(plan.workdir / name) for name in waiting}
-        level = [name for name in waiting if steps[name] == min(steps.values())][:most]
-        with Crew(plan, board, population.only(level)) as crew:
-            if crew.ready():
-                most = crew.fitting()
-                if most >= len(level):
+        step, level = _level(plan, waiting)
+        part = level[:most]
+        with Crew(plan, board, population.only(part)) as crew:
+            if crew.ready(step):
+                fits = crew.fitting()
+                if fits < len(part):
+                    most = fits
+                else:
                     crew.train(stop)
         failures += crew.failures
         waiting = [name for name in waiting if name not in crew.ended]
     return failures
+
+
+def _level(plan: Plan, waiting: Sequence[str]) -> tuple[int, list[str]]:
+    """A step that members can start from together, and these members; those furthest behind come first.
+
+    A kill while checkpoints are written leaves some members one ahead of the others. These go back: the same members
+    in one program compute the same to the last bit, others the same to rounding.
+    """
+    started = [name for name in waiting if (plan.workdir / name / config.FILE).exists()]
+    last_two = {name: [0, *progress.checkpoints(plan.workdir / name)][-2:] for name in started or waiting}
+    step = min(max(steps) for steps in last_two.values())
+    return step, [name for name, steps in last_two.items() if step in steps]
 
 
 def _at_most(experiment: Experiment) -> int:
@@ -157,9 +168,9 @@ class Crew:
             run.close(0)
         self._held.close()
 
-    def ready(self) -> bool:
-        """Takes the members to where they stand, and compiles. False where that turns out to be another step, because a
-        damaged checkpoint was set aside, or where some cannot start: the others are to be looked at again."""
+    def ready(self, step: int) -> bool:
+        """Takes the members to a step and compiles. False where some turn out to stand elsewhere, because a damaged
+        checkpoint was set aside, or cannot start: the others are to be looked at again."""
         members, siblings = self._population
         experiment = siblings[0]
         for member in members:
@@ -178,7 +189,7 @@ class Crew:
         self._runs = workdir.directories(siblings, paths, driver.split, list(self._outputs.values()))
         self._idle = self._runs
         states = [
-            self._attempt(member, lambda run=run: run.restored(driver.replicated))
+            self._attempt(member, lambda run=run: run.restored(driver.replicated, step))
             for member, run in zip(members, self._runs, strict=True)
         ]
         if self.ended or len({None if state is None else int(state.step) for state in states}) > 1:
@@ -194,7 +205,9 @@ class Crew:
         count, needed = len(self._runs), memory.needed(self._analysis)
         if needed <= self._budget or count == 1:
             return count
-        fits = min(count - 1, max(1, count * self._budget // needed))
+        driver, common = self._training.driver, memory.size(self._training.resident)
+        each = (needed - common) / driver.crowd
+        fits = min(count - 1, max(1, int((self._budget - common) / each) * len(driver.devices)))
         gigabytes = f"{needed / 2**30:.3g} GiB a device of {self._budget / 2**30:.3g} free"
         self._board.message(f"{count} members would take {gigabytes}: {fits} at a time")
         return fits
