@@ -131,12 +131,12 @@ def emoji() -> ConfigDict:
     config.model.net.attention_levels = (1,)
     config.hparams.denoiser.learning_rate = 5e-4
     config.optimizer.denoiser.schedule.name = "cosine"
-    config.optimizer.denoiser.schedule.warmup_steps = 500
+    config.optimizer.denoiser.schedule.warmup_steps = 200
     config.train.batch_size = 64
-    config.train.steps = 5000
+    config.train.steps = 3000
     config.eval.metrics = ("latent_vlb",)
     config.eval.options.latent_vlb.update({"steps": 100, "grid": "log_snr", "limit": 256})
-    config.eval.every = 5000
+    config.eval.every = 3000
     config.checkpoint.every = 1000
     config.log.every = 200
     return config
