@@ -142,4 +142,9 @@ class Evidence:
         if function == "decode" and self.model.classes and self.model.sample is not None:
             return "This model makes an example from noise and a class, not from a code alone."
         verbs = {"encode": "has no encoder", "decode": "has no decoder", "sample": "draws no samples"}
-        return f"This {self.family} {verbs[function]}."
+        told, model = f"This {self.family} {verbs[function]}", self.config["model"]
+        if function == "encode" and model.get("first_stage"):
+            return f"{told}: its codes are those of its first stage, {model['first_stage']}, which has its own report."
+        if function == "encode" and "inversion" in model:
+            return f"{told}; a run with model.inversion.steps above 0 finds codes by search."
+        return f"{told}."

@@ -49,7 +49,7 @@ def section(evidence: Evidence) -> Section | Absent:
         layout={"xaxis": {"type": "category"}, "square": True},
     )
     active, dimensions = int(found.active.sum()), len(found.active)
-    lead = f"{active} of {dimensions} dimensions are active (variance of the posterior mean above {spread.ACTIVE})."
+    lead = f"{active} of {dimensions} dimensions are active (variance of the mean code above {spread.ACTIVE})."
     if found.kl is not None:
         lead += f" KL {number(found.kl.sum())} nats over all dimensions."
     if dimensions > MOST:
@@ -59,7 +59,7 @@ def section(evidence: Evidence) -> Section | Absent:
 
 def _variance(found: spread.Spread, order: np.ndarray, names: list[str]) -> Plot:
     values = found.variance_of_means
-    low = max(1e-6, min(float(values[order].min()), spread.ACTIVE) / 2)
+    low = max(1e-4, min(float(values[order].min()), spread.ACTIVE) / 2)
     limits = [np.log10(low), np.log10(max(1.5 * float(values.max()), 0.1))]
     bound = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": spread.ACTIVE, "y1": spread.ACTIVE}
     bound["line"] = {"dash": "dot", "width": 1}
