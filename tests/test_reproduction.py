@@ -94,7 +94,7 @@ def test_parts_that_are_named_must_exist(wrong):
 
 
 def test_an_unknown_experiment_is_named():
-    with pytest.raises(UserError, match="experiments.reproduce='nothing' is not known"):
+    with pytest.raises(UserError, match=r"experiments\.reproduce='nothing' is not known"):
         reproduce.load("nothing", "short")
 
 
