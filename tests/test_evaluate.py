@@ -202,3 +202,17 @@ def test_samples_that_are_not_finite_give_rows_with_the_reason_and_stop_nothing(
     options = {"kid": {"extractor": "pixels", "num_samples": 40, "num_subsets": 0, "subset_size": 10}}
     (row,) = evaluate.run(["kid"], STATE, broken, options)
     assert row.value is None and "not finite for 40 of 40" in row.reason
+
+
+def test_rows_are_gone_through_in_their_order_with_the_noise_of_their_places():
+    """The subset of a map: the same examples and the same noise as in the whole split."""
+    split, x = data()
+    rows = np.array([41, 3, 3, 0, 49, 7, 8, 9, 12])
+    found = split.map(_noisy, STATE, rows=rows)
+    np.testing.assert_array_equal(found["x"], x[rows])
+    np.testing.assert_array_equal(found["noise"], split.map(_noisy, STATE)["noise"][rows])
+    np.testing.assert_array_equal(split.map(_noisy, STATE, rows=rows, limit=2)["x"], x[rows[:2]])
+
+
+def _noisy(model, params, extra, batch, context):
+    return {"x": batch["x"], "noise": jax.vmap(jax.random.normal)(context.keys("noise"))}

@@ -17,7 +17,7 @@ import latent
 from latent import config
 from latent.analysis import projection
 from latent.errors import UserError
-from latent.report import build, figures, page
+from latent.report import build, evidence, figures, page
 from latent.report.sections import ORDER, curves
 from latent.train import train
 
@@ -30,7 +30,7 @@ FAMILIES = {
     "configs/latent_ddpm.py:tiny": {"overview", "curves", "samples", "map", "trajectory", "neighbours", "metrics"},
     "configs/classifier.py:tiny": {"overview", "curves", "map", "structure", "statistics", "features", "metrics"},
 }
-LIMIT = 40
+LIMIT, SAMPLES = 40, 60
 
 
 class Page(HTMLParser):
@@ -70,6 +70,7 @@ def report(request, tmp_path_factory):
     """A trained and evaluated run of every family and its report; without UMAP, which compiles for half a minute."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(projection, "available", lambda method: method != "umap")
+    monkeypatch.setattr(evidence, "SAMPLES", SAMPLES)
     request.addfinalizer(monkeypatch.undo)
     workdir = tmp_path_factory.mktemp("runs") / "run"
     assert train(config.load(request.param).to_dict(), workdir) == 0
@@ -107,7 +108,7 @@ def test_the_data_of_the_page_fit_each_other(report):
     assert set(re.findall(r'data-plot="([\w-]+)"', text)) <= set(data["plots"])
     codes = data["sections"]["map"]
     size = len(codes["caption"])
-    assert size == LIMIT + (0 if run.model.encode is not None else 500)
+    assert size == LIMIT + (0 if run.model.encode is not None else SAMPLES)
     assert all(len(axis) == size for one in codes["maps"] for axis in one["points"])
     assert all(len(colour["values"]) == size for colour in codes["colours"])
     assert len(codes["neighbours"]) == size and np.max(codes["neighbours"]) < size
