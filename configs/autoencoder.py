@@ -259,7 +259,7 @@ def first_stage_emoji() -> ConfigDict:
     """`first_stage_digits` in colour, Rombach et al. 2022 (arXiv 2112.10752): emoji of 32x32 to 8x8x4 and back (f4).
 
     Without a perceptual distance: no features of colour images ship. Not measured yet.
-    Cost: minutes on 2 CPU cores.
+    Cost: not measured.
     python -m experiments.train --config=configs/autoencoder.py:first_stage_emoji --workdir=runs/first_stage_emoji
     """
     config = first_stage_digits()

@@ -222,7 +222,7 @@ def emoji() -> ConfigDict:
     """Emoji in colour at 32x32, two art styles, split by emoji. Not measured yet.
 
     Paper: none; log-densities of colour values, comparable with each other only.
-    Cost: minutes on 2 CPU cores.
+    Cost: not measured.
     python -m experiments.train --config=configs/vae.py:emoji --workdir=runs/emoji
     """
     config = _colour()

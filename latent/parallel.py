@@ -34,7 +34,6 @@ class Driver(NamedTuple):
     axis       axis name a per-device step must reduce over; None where the batch a step sees is the global one
     compile    dispatch(state, seed, resident, inputs) -> the same, compiled, with the state donated where that pays
     place      host inputs [S, B, ...] -> inputs laid out over the devices
-    replicate  tree -> the tree on every device
     replicated the sharding of a replicated array
     split      sharding of an array whose leading axis is the batch (evaluation, which runs in the global view)
     lay        state, or its shapes -> where its arrays lie: one sharding for all, or one for each
@@ -52,7 +51,6 @@ class Driver(NamedTuple):
     axis: str | None
     compile: Callable[[Callable], Callable]
     place: Callable[[PyTree], PyTree]
-    replicate: Callable[[PyTree], PyTree]
     replicated: NamedSharding
     split: NamedSharding
     lay: Callable[[PyTree], PyTree]
@@ -82,8 +80,8 @@ def build(name: str, num_devices: int | None, batch_size: int, microbatches: int
 
 
 def donated(devices: tuple[Any, ...]) -> tuple[int, ...]:
-    """Which arguments of a dispatch lend their memory to its results: the state, but not on CPU, where XLA then orders
-    and copies so much that a step of the convolutional VAE takes half as long again (32.5 against 21.1 ms)."""
+    """Which arguments of a dispatch lend their memory to its results: the state, but not on CPU, where a step of a
+    convolutional net takes longer with it (`scripts.bench_torch --only=vae` times such a step)."""
     return () if devices[0].platform == "cpu" else (0,)
 
 
@@ -122,7 +120,6 @@ def _pmap(devices: tuple[Any, ...], fsdp: bool) -> Driver:
         axis=AXIS,
         compile=compile_dispatch,
         place=place,
-        replicate=lambda tree: jax.device_put(tree, replicated),
         replicated=replicated,
         split=split,
         lay=lambda state: replicated,
@@ -150,7 +147,6 @@ def _mesh(devices: tuple[Any, ...], fsdp: bool) -> Driver:
         axis=None,
         compile=compile_dispatch,
         place=lambda inputs: jax.device_put(inputs, batches),
-        replicate=lambda tree: jax.device_put(tree, replicated),
         replicated=replicated,
         split=split,
         lay=lay,
@@ -236,7 +232,6 @@ def population(num_devices: int | None, count: int, state: State, shared: Sequen
         axis=None,
         compile=compile_dispatch,
         place=place,
-        replicate=lambda tree: jax.device_put(tree, replicated),
         replicated=replicated,
         split=NamedSharding(mesh, apart),
         lay=lambda state: replicated,

@@ -105,8 +105,8 @@ class Training:
 
     def _plan_dispatch(self) -> None:
         """Decides how many steps a dispatch takes and whether they are rolled; compiles nothing yet."""
-        self.resident = self.driver.replicate(self.feed.resident)
-        seeds = [self.driver.replicate(np.uint32(run.experiment.config["seed"])) for run in self.runs]
+        self.resident = jax.device_put(self.feed.resident, self.driver.replicated)
+        seeds = [jax.device_put(np.uint32(run.experiment.config["seed"]), self.driver.replicated) for run in self.runs]
         self.seed = self.driver.join(seeds)
         cycle = cycle_length(self.recipe.model)
         rolled = build.rollable(self.experiment)

@@ -1,4 +1,4 @@
-"""Runs a toy model through the real driver, dispatch and feed, without files."""
+"""Runs a toy model through the real driver, dispatch and feed, without files; reads what a run left in its files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from latent import parallel
+from latent import build, checkpoint, config, logs, parallel
 from latent.data.arrays import Split
 from latent.data.feed import resident_feed
 from latent.optim import Average, Optimizer
@@ -55,10 +55,31 @@ def train(
     cycle = cycle_length(model)
     phases = 1 if rolled or count % cycle == 0 else cycle
     dispatches = [driver.compile(build_dispatch(chosen, feed.fetch, count, rolled, phase)) for phase in range(phases)]
-    resident, device_seed = driver.replicate(feed.resident), driver.replicate(np.uint32(seed))
+    resident, device_seed = jax.device_put((feed.resident, np.uint32(seed)), driver.replicated)
     history = []
     for step in range(start, start + steps, count):
         dispatch = dispatches[step % phases]
         state, metrics = dispatch(state, device_seed, resident, driver.place(feed.inputs(step, count)))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history
+
+
+def states(workdir):
+    """{step: state} of every checkpoint of a run, on the host."""
+    experiment = build.build(config.read(workdir))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = checkpoint.abstract(build.abstract_state(experiment), sharding)
+    store = checkpoint.Checkpoints(workdir)
+    return {step: jax.device_get(store.restore(step, target)[0]) for step in store.steps()}
+
+
+def digests(workdir):
+    """{step: digest of the state} of every checkpoint of a run."""
+    return {step: checkpoint.digest(state) for step, state in states(workdir).items()}
+
+
+def lines(workdir, split="train"):
+    """What a run logged of a split, without times and rates."""
+    timing = ("time", "steps_per_second", "images_per_second", "input_wait")
+    found = [line for line in logs.read(workdir / logs.FILE) if line["split"] == split]
+    return [{key: value for key, value in line.items() if key not in timing} for line in found]

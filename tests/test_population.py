@@ -24,6 +24,7 @@ from latent.sweeps.launchers import population
 from latent.sweeps.launchers.options import Options
 from latent.train import Training, train
 from tests import harness, toys
+from tests.harness import digests, lines, states
 
 ROOT = Path(__file__).parent.parent
 QUIET = {"log.images": 0, "log.wandb": "disabled", "eval.metrics": (), "eval.every": 0, "checkpoint.best_metric": ""}
@@ -48,25 +49,6 @@ def alone(swept, member, directory):
     settings = plan.make_member(swept, member.overrides)[1]
     settings["parallel"]["devices"] = 1
     return train(settings, directory)
-
-
-def states(directory):
-    """{step: state} of every checkpoint of a run, on the host."""
-    experiment = build.build(config.read(directory))
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = checkpoint.abstract(build.abstract_state(experiment), sharding)
-    store = checkpoint.Checkpoints(directory)
-    return {step: jax.device_get(store.restore(step, target)[0]) for step in store.steps()}
-
-
-def lines(directory, split="train"):
-    timing = ("time", "steps_per_second", "images_per_second", "input_wait")
-    found = [line for line in logs.read(directory / "metrics.jsonl") if line["split"] == split]
-    return [{key: value for key, value in line.items() if key not in timing} for line in found]
-
-
-def digests(directory):
-    return {step: checkpoint.digest(state) for step, state in states(directory).items()}
 
 
 def assert_close(one, two, atol, rtol=0):

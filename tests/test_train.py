@@ -15,30 +15,16 @@ import numpy as np
 import pytest
 
 import latent
-from latent import build, checkpoint, config, failure, logs
+from latent import checkpoint, config, failure
 from latent.errors import NonFinite, UserError
 from latent.train import due, train
+from tests.harness import digests, lines
 
 ROOT = Path(__file__).parent.parent
 
 
 def settings(**overrides):
     return config.load("configs/vae.py:tiny", {"log.images": 0, **overrides}).to_dict()
-
-
-def digests(workdir):
-    """{step: digest of the restored state} of every checkpoint of a run."""
-    experiment = build.build(config.read(workdir))
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = checkpoint.abstract(build.abstract_state(experiment), sharding)
-    store = checkpoint.Checkpoints(workdir)
-    return {step: checkpoint.digest(store.restore(step, target)[0]) for step in store.steps()}
-
-
-def lines(workdir, split="train"):
-    timing = ("time", "steps_per_second", "images_per_second", "input_wait")
-    found = [line for line in logs.read(workdir / "metrics.jsonl") if line["split"] == split]
-    return [{key: value for key, value in line.items() if key not in timing} for line in found]
 
 
 def start(workdir, *flags, **options):

@@ -1,4 +1,4 @@
-"""Groups among codes: k-means clusters, how far classes lie apart, and how far the two agree."""
+"""Groups among codes: k-means clusters, and how far classes lie apart."""
 
 from __future__ import annotations
 
@@ -13,13 +13,6 @@ def k_means(codes: Float[np.ndarray, "N d"], count: int, seed: int = 0) -> Int[n
     found = KMeans(min(count, len(codes)), n_init=4, random_state=seed).fit_predict(codes)
     by_size = np.argsort(-np.bincount(found), kind="stable")
     return np.argsort(by_size)[found].astype(np.int32)
-
-
-def agreement(first: Int[np.ndarray, "N"], second: Int[np.ndarray, "N"]) -> float:
-    """The adjusted Rand index of two groupings (Hubert & Arabie 1985): 1 the same, about 0 unrelated."""
-    from sklearn.metrics import adjusted_rand_score
-
-    return float(adjusted_rand_score(first, second))
 
 
 def class_distances(codes: Float[np.ndarray, "N d"], labels: Int[np.ndarray, "N"]) -> Float[np.ndarray, "C C"]:

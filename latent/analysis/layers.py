@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from latent.analysis.probing import linear
 from latent.nets.conv import Conv
 
 
@@ -46,12 +47,7 @@ def pooled(maps: Float[np.ndarray, "N H W C"], side: int = 4) -> Float[np.ndarra
 def probe(features: Float[np.ndarray, "N d"], labels: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """Accuracy, and its standard error, of a linear classifier on features (Alain & Bengio 2016, arXiv 1610.01644):
     fitted on a random half of the examples, judged on the other; features standardised by the first half."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     order = np.random.default_rng(seed).permutation(len(features))
     fitted, judged = order[: len(order) // 2], order[len(order) // 2 :]
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-    right = model.fit(features[fitted], labels[fitted]).predict(features[judged]) == labels[judged]
+    right = linear(features[fitted], labels[fitted], features[judged]) == labels[judged]
     return float(right.mean()), float(right.std() / np.sqrt(len(right)))

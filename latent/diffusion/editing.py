@@ -1,4 +1,4 @@
-"""Edits of given examples, as samplers: inversion and back, noising half-way, keeping a known part, interpolation.
+"""Edits of given examples, as samplers: inversion and back, noising half-way, keeping a known part.
 
 All of it is functions of arrays in the space that is diffused in; what walks is any sampler of `samplers/` that keeps
 nothing but x between its steps. A grid's last time is 0, the data, where a denoiser can be asked nothing.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -102,18 +101,3 @@ def mask_of_latents(mask: Float[Array, "N H W C"], shape: tuple[int, ...]) -> Fl
         raise UserError(f"--mode=inpaint: latents of {shape[0]}x{shape[1]} do not divide pictures of {height}x{width}.")
     squares = mask.reshape(len(mask), shape[0], height // shape[0], shape[1], width // shape[1], -1)
     return jnp.min(squares, axis=(2, 4, 5))[..., None]
-
-
-def slerp(a: Float[Array, "..."], b: Float[Array, "..."], share: Float[Array, "F"]) -> Float[Array, "F ..."]:
-    """Points on the great circle from a (share 0) to b (share 1), one for each share (Shoemake 1985).
-
-    Gaussian noise of many dimensions lies near a sphere, which a straight line leaves. Where a and b point alike it is
-    the straight line.
-    """
-    cosine = jnp.vdot(a, b) / jnp.maximum(jnp.linalg.norm(a.ravel()) * jnp.linalg.norm(b.ravel()), 1e-12)
-    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
-    straight = jnp.sin(angle) < 1e-4
-    safe = jnp.where(straight, 1.0, angle)
-    first = jnp.where(straight, 1.0 - share, jnp.sin((1.0 - share) * safe) / jnp.sin(safe))
-    second = jnp.where(straight, share, jnp.sin(share * safe) / jnp.sin(safe))
-    return jax.vmap(lambda f, s: f * a + s * b)(first, second)

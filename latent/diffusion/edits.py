@@ -7,14 +7,17 @@ the options of `sample` beside their own; without a condition the denoiser is to
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from latent import rng
+from latent.analysis import interpolation
 from latent.diffusion import editing, sampling, schedules
 from latent.diffusion.generation import Choice, Generator
 from latent.diffusion.guidance import NULL
@@ -85,7 +88,6 @@ def _invert(generator: Generator, both_ways: Callable[[Choice], Any]) -> EditFn:
 
 def _interpolate(generator: Generator, both_ways: Callable[[Choice], Any]) -> EditFn:
     begin, decode = _begin(generator), jax.jit(generator.space.decode)
-    between = jax.jit(jax.vmap(editing.slerp, in_axes=(0, 0, None)))
 
     def interpolate(
         params: Params,
@@ -104,8 +106,9 @@ def _interpolate(generator: Generator, both_ways: Callable[[Choice], Any]) -> Ed
         up, down = both_ways(_choose(generator, "interpolate", editing.DETERMINISTIC, options))
         z, label = begin(params, extra, keys, x, condition)
         noise = up((params, extra, label), z, keys)
-        path = between(noise[:-1], noise[1:], jnp.linspace(0.0, 1.0, frames))
-        flat = path.reshape(-1, *noise.shape[1:])
+        ends, shares = np.asarray(noise).reshape(len(x), -1), np.linspace(0.0, 1.0, frames)
+        path = np.concatenate([interpolation.slerp(one, other, shares) for one, other in itertools.pairwise(ends)])
+        flat = jnp.asarray(path, noise.dtype).reshape(-1, *noise.shape[1:])
         told = jnp.where(jnp.arange(frames) < (frames + 1) // 2, label[:-1, None], label[1:, None]).reshape(-1)
         found = down((params, extra, told), flat, jnp.repeat(keys[:-1], frames))
         return {"x": decode(params, extra, found), "noise": flat}

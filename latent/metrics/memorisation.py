@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 
+from latent.analysis.neighbours import nearest, nearest_others
 from latent.errors import UserError
 from latent.evaluate import EvaluationData
 from latent.metrics import extraction, passport
-from latent.metrics.neighbours import nearest, nearest_others
 from latent.types import Model, State
 
 needs = {"sample", "training"}
@@ -24,13 +24,6 @@ def names(options: Any) -> tuple[str, ...]:
     if not isinstance(share, float) or not 0 < share < 1:
         raise UserError(f"memorisation.duplicate_below={share!r} must lie between 0 and 1.")
     return (f"nearest_training_ratio_{options.extractor}", f"duplicates_{options.extractor}")
-
-
-def nearest_training(
-    x: Shaped[np.ndarray, "N ..."], training: Shaped[np.ndarray, "M ..."], count: int = 1
-) -> Int[np.ndarray, "N count"]:
-    """Indices of the `count` training examples that are nearest to each of `x` by Euclidean distance, nearest first."""
-    return nearest(x, training, count)[1]
 
 
 def ratio(samples: Float[np.ndarray, "N"], held_out: Float[np.ndarray, "M"]) -> tuple[float, float]:
@@ -54,7 +47,7 @@ def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[
         return [passport.undefined(name, reason) for name in found]
     seen = extraction.outputs(extractor, data.training.map(extraction.x_of_batch, state))["features"]
     samples, others = (extraction.outputs(extractor, values)["features"] for values in (x, held_out))
-    distances, unseen = nearest(samples, seen)[0][:, 0], nearest(others, seen)[0][:, 0]
+    distances, unseen = (nearest(features, seen, 1).distance[:, 0] for features in (samples, others))
     if min(len(samples), len(others)) < 2 or not unseen.any() or not distances.any():
         reason = "distances to the training split are all 0, or of fewer than 2 examples"
         return [passport.undefined(name, reason) for name in found]

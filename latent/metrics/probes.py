@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
+from latent.analysis.neighbours import classified
+from latent.analysis.probing import linear
 from latent.evaluate import EvaluationData
 from latent.metrics import passport
 from latent.metrics.codes import posterior_mean
-from latent.metrics.neighbours import classified
 from latent.types import Model, State
 
 needs = {"encode", "labels", "training"}
@@ -21,19 +21,6 @@ def names(options: Any) -> tuple[str, ...]:
     """Names of the results."""
     passport.require_counts("probes", options, limit=0)
     return ("linear_probe", *(f"knn_probe_{k}" for k in NEIGHBOURS))
-
-
-def linear(
-    codes: Float[np.ndarray, "N d"], labels: Int[np.ndarray, "N"], others: Float[np.ndarray, "M d"]
-) -> Int[np.ndarray, "M"]:
-    """Classes that multinomial logistic regression (penalty |w|^2 / 2, C = 1) finds for `others`. Every dimension is
-    scaled to unit variance over `codes` first, so that the scale of a code decides nothing."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000)).fit(codes, labels)
-    return fitted.predict(others)
 
 
 def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[passport.Result]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from latent import config
@@ -183,8 +182,3 @@ def _order(value: Any) -> tuple[int, Any]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (0, value)
     return (1, show(value))
-
-
-def workdirs(table: Table) -> list[Path]:
-    """Every run that a number of the table comes from."""
-    return sorted({workdir for column in table.columns for workdir in column.values})

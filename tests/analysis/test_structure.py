@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from latent.analysis import clusters, density, neighbours, spread
+from latent.errors import UserError
 
 PLACES = np.linspace(-12.0, 12.0, 481)
 STEP = PLACES[1] - PLACES[0]
@@ -39,8 +40,6 @@ def test_clusters_are_found_and_numbered_by_size():
     for seed in range(8):  # its own numbers are of every order
         found = clusters.k_means(codes[::-1], 4, seed)[::-1]
         np.testing.assert_array_equal(found, labels)
-    assert clusters.agreement(found, labels) == pytest.approx(1.0)
-    assert abs(clusters.agreement(np.arange(len(labels)) % 3, labels)) < 0.05
 
 
 def test_class_distances_are_in_units_of_the_spread():
@@ -60,7 +59,8 @@ def test_nearest_is_what_all_distances_say():
     distances = np.linalg.norm((queries[:, None] - pool[None]).reshape(7, 60, -1).astype(np.float64), axis=2)
     np.testing.assert_array_equal(found.index, np.argsort(distances, axis=1)[:, :4])
     np.testing.assert_allclose(found.distance, np.sort(distances, axis=1)[:, :4], rtol=1e-5)
-    assert neighbours.nearest(queries, pool[:3], 10).index.shape == (7, 3)
+    with pytest.raises(UserError, match="at least 10 examples"):
+        neighbours.nearest(queries, pool[:3], 10)
 
 
 def test_copies_are_told_from_samples_of_the_same_distribution():

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from latent import config, evaluate
+from latent.analysis import neighbours
 from latent.data import dataset
 from latent.data.arrays import Split
 from latent.errors import UserError
-from latent.metrics import clustering, effective_rank, memorisation, neighbours, probes
+from latent.metrics import clustering, effective_rank, memorisation, probes
 from latent.types import Latent, Model, State
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "probing.npz")
@@ -45,14 +46,14 @@ def three_classes(generator, size, apart=8.0):
 
 
 def test_votes_equal_the_reference():
-    found = neighbours.classified(REFERENCE["probe_V"], REFERENCE["probe_X"], REFERENCE["probe_y"], ks=(1, 5, 20))
+    found = neighbours.classified(REFERENCE["probe_V"], REFERENCE["probe_X"], REFERENCE["probe_y"], counts=(1, 5, 20))
     for k, guess in found.items():
         np.testing.assert_array_equal(guess, REFERENCE[f"knn_k{k}__pred"])
 
 
 def test_neighbours_are_exact_and_ties_go_to_the_smallest_label():
     x = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [0.0, 0.0]])
-    distances, indices = neighbours.nearest(x[:1], x[1:3], 2)
+    indices, distances = neighbours.nearest(x[:1], x[1:3], 2)
     np.testing.assert_array_equal(distances, [[1.0, 5.0]])
     np.testing.assert_array_equal(indices, [[1, 0]])
     np.testing.assert_allclose(neighbours.nearest_others(x), [0.0, np.sqrt(18), 1.0, 0.0])
@@ -125,11 +126,6 @@ def test_copies_of_training_examples_and_of_each_other_show():
     ratio, copies = memorised(copying).values()
     assert ratio.value < 0.01 and copies.value == 1.0
     assert ratio.protocol["fitted_sha256"] == "train" and ratio.protocol["N"] == 200
-
-
-def test_the_nearest_training_examples_are_named():
-    training = np.arange(12.0).reshape(6, 2, 1)
-    np.testing.assert_array_equal(memorisation.nearest_training(training[[4, 1]] + 0.1, training, 2)[:, 0], [4, 1])
 
 
 def test_shares_that_are_none_are_refused():

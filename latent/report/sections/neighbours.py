@@ -35,8 +35,8 @@ class Compared(NamedTuple):
 @functools.lru_cache(maxsize=1)
 def compared(evidence: Evidence) -> Compared:
     """Needs samples."""
-    held_out = evidence.x[: len(evidence.samples)]
-    return Compared(*(neighbours.nearest(x, evidence.train, COUNT) for x in (evidence.samples, held_out)))
+    held_out, count = evidence.x[: len(evidence.samples)], min(COUNT, len(evidence.train))
+    return Compared(*(neighbours.nearest(x, evidence.train, count) for x in (evidence.samples, held_out)))
 
 
 def section(evidence: Evidence) -> Section | Absent:

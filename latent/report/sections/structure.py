@@ -25,7 +25,9 @@ def section(evidence: Evidence) -> Section | Absent:
     plots = {}
     lead = f"k-means finds {found.max() + 1} clusters in the mean codes."
     if classes > 1:
-        agreement = clusters.agreement(found, label)
+        from sklearn.metrics import adjusted_rand_score
+
+        agreement = adjusted_rand_score(label, found)
         lead += (
             " Their agreement with the classes, which it has not seen: adjusted Rand index "
             f"{agreement:.2f} (1 is the same grouping, 0 chance)."
