@@ -52,7 +52,7 @@ def told(monkeypatch, given, copied=0.0, stability=0.9, trustworthiness=0.95, ro
     distance[: round(20 * copied), 0] = 0.1
     near = Neighbours(np.zeros((20, 5), int), distance)
     far = Neighbours(np.zeros((20, 5), int), np.ones((20, 5)))
-    shown = map.Shown(projection.Map(np.zeros((3, 2)), "tsne", trustworthiness), stability)
+    shown = map.Shown(projection.Map(np.zeros((3, 2)), "tsne", trustworthiness, continuity=0.95), stability)
     monkeypatch.setattr(neighbours, "compared", lambda _: neighbours.Compared(near, far))
     monkeypatch.setattr(map, "drawn", lambda _: [shown])
     measured = [{"protocol": {"split": "test"}, "value": 1.0}] if rows is None else rows
