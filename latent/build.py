@@ -72,6 +72,7 @@ class Experiment(NamedTuple):
             batch_size=self.config["eval"]["batch_size"],
             sharding=sharding,
             training=training,
+            directory=datasets.data_directory(self.config["data"]["dir"]),
         )
 
 

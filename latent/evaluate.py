@@ -43,7 +43,8 @@ class EvaluationData:
     """One split, ready to be streamed through functions of a model.
 
     `protocol` is what every passport starts from: split, data hash, preprocessing, weights (raw or an average).
-    `training` is the training split in the same form, for metrics that fit something or look for copies.
+    `training` is the training split in the same form, for metrics that fit something or look for copies. `directory` is
+    where what follows from a split alone may be kept (None: nowhere).
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class EvaluationData:
         batch_size: int,
         sharding: NamedSharding | None = None,
         training: EvaluationData | None = None,
+        directory: Path | None = None,
     ):
         self.model, self.split, self.seed, self.training = model, split, seed, training
-        self.protocol = dict(protocol)
-        self._prepare, self._batch_size, self._sharding = prepare, batch_size, sharding
+        self.protocol, self.directory, self.sharding = dict(protocol), directory, sharding
+        self._prepare, self._batch_size = prepare, batch_size
         if sharding is not None:
             self._batch_size += -batch_size % sharding.num_devices
         self._compiled: dict[Any, Callable] = {}
@@ -145,8 +147,8 @@ class EvaluationData:
         return set(jax.eval_shape(call, state, np.uint32(self.seed), raw))
 
     def once(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """compute() the first time, later the same again: for what follows from this split alone and not from a model,
-        such as an extractor's features of it."""
+        """compute() the first time, later the same again, under other seeds as well: for what follows from this split and
+        `key` alone and not from a model, such as an extractor's features of it."""
         if key not in self._known:
             self._known[key] = compute()
         return self._known[key]
@@ -168,7 +170,7 @@ class EvaluationData:
         for start in range(0, count, self._batch_size):
             numbers = np.arange(start, start + self._batch_size)
             given = (rng.sample_keys(self.seed, numbers), np.int32(numbers % classes) if classes else None)
-            given = jax.device_put(given, self._sharding)
+            given = jax.device_put(given, self.sharding)
             batches.append(np.asarray(self.model.sample(state.params, state.extra, *given)))
         return np.concatenate(batches)[:count]
 
@@ -183,7 +185,7 @@ class EvaluationData:
 
     def _raw(self, index: Indices, sharded: bool = True) -> Batch:
         raw = {part: array[index] for part, array in self.split.arrays().items()} | {"index": index, "position": index}
-        return jax.device_put(raw, self._sharding) if self._sharding is not None and sharded else raw
+        return jax.device_put(raw, self.sharding) if self.sharding is not None and sharded else raw
 
     def _compile(self, function: Callable[..., PyTree], static: Mapping[str, Any]) -> Callable[..., PyTree]:
         known = (function, tuple(sorted(static.items())))

@@ -6,9 +6,8 @@ A distance on these features is named for its extractor and hash; it is not FID,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,25 +17,11 @@ from jaxtyping import Array, Float
 from latent import config
 from latent.checkpoint import digest
 from latent.errors import UserError, unknown_name
+from latent.extractors.contract import Extractor
 from latent.models import classifier
 from latent.types import DataSpec
 
 FOLDER = Path(__file__).parent
-
-
-class Extractor(NamedTuple):
-    """A named, frozen feature extractor.
-
-    features(x [B, H, W, C] in [0, 1]) -> {"features": [B, d], "logits": [B, classes]}; maps(x) -> the feature maps
-    [B, h, w, c] in order; `sha256` is of the weights; `card` holds the training command, the data's hash and the test
-    accuracy.
-    """
-
-    name: str
-    sha256: str
-    features: Callable[[Float[Array, "B H W C"]], dict[str, Float[Array, "B _"]]]
-    maps: Callable[[Float[Array, "B H W C"]], list[Float[Array, "B h w c"]]]
-    card: dict[str, Any]
 
 
 def names() -> list[str]:
@@ -45,7 +30,10 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Extractor:
-    """Loads a shipped extractor by name; UserError where the name is unknown or the weights are not what they were."""
+    """Loads a shipped extractor by name; UserError where the name is unknown or the weights are not what they were.
+
+    Its card holds the training command, the data's hash and the test accuracy.
+    """
     if name not in names():
         raise unknown_name("extractor", name, names())
     with np.load(FOLDER / f"{name}.npz") as stored:
@@ -58,6 +46,7 @@ def load(name: str) -> Extractor:
     spec = DataSpec(card["data"], shape, card["num_classes"], 0, np.zeros(shape, np.float32), "unit")
     model = classifier.build(config.Section(card["model"]), spec)
 
+    @jax.jit
     def features(x: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B _"]]:
         latent = model.encode(params, {}, x, jax.random.split(jax.random.key(0), x.shape[0]))  # draws nothing
         return {"features": latent.mean, "logits": latent.info["logits"]}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent.extractors.lenet import Extractor
+from latent.extractors.contract import Extractor
 
 NAME = "pixels"
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.special
+from jax.sharding import NamedSharding
 from jaxtyping import Float
 
 from latent.errors import unknown_name
 from latent.evaluate import EvaluationData
-from latent.extractors import lenet, pixels
-from latent.metrics import passport
+from latent.extractors import catalogue, lenet, pixels
+from latent.extractors.contract import Extractor
+from latent.metrics import passport, reference
 from latent.types import Batch, Context, Extra, Model, Params, State
 
-BATCH = 500
+STREAMED = 4000
+"""Images of a split held at a time."""
 
 
 class Compared(NamedTuple):
@@ -33,42 +36,45 @@ def require(metric: str, options: Any, least: int, classes: bool = False) -> Non
 
 
 def require_extractor(metric: str, options: Any, classes: bool = False) -> None:
-    """Raises UserError unless `options` names an extractor: a shipped one, or, where no `classes` are asked of it,
-    "pixels"."""
-    known = lenet.names() if classes else [pixels.NAME, *lenet.names()]
-    if options.extractor not in known:
-        raise unknown_name(f"{metric}.extractor", options.extractor, known)
+    """Raises UserError unless `options` names an extractor: one of the LeNets where `classes` of a data set are asked
+    of it."""
+    if not classes:
+        catalogue.require(f"{metric}.extractor", options.extractor)
+    elif options.extractor not in lenet.names():
+        raise unknown_name(f"{metric}.extractor", options.extractor, lenet.names())
 
 
-def load(name: str, shape: Sequence[int]) -> lenet.Extractor:
-    """The extractor of that name, for examples of `shape` where it is "pixels"."""
-    return pixels.load(tuple(shape)) if name == pixels.NAME else lenet.load(name)
-
-
-def misfit(extractor: lenet.Extractor, x: Float[np.ndarray, "N ..."]) -> str:
+def misfit(extractor: Extractor, x: Float[np.ndarray, "N ..."]) -> str:
     """Why the extractor cannot see these samples; empty where it can."""
-    shape = tuple(extractor.card["shape"])
-    return "" if x.shape[1:] == shape else f"{extractor.name} sees images of {shape}, these are {x.shape[1:]}"
+    shape, given = extractor.card["shape"], x.shape[1:]
+    if shape is None:
+        fits = len(given) == 3 and given[-1] in (1, 3)
+        return "" if fits else f"{extractor.name} sees grey and RGB images, these are {given}"
+    return "" if given == tuple(shape) else f"{extractor.name} sees images of {tuple(shape)}, these are {given}"
 
 
 def outputs(
-    extractor: lenet.Extractor, x: Float[np.ndarray, "N ..."], batch: int = BATCH
+    extractor: Extractor, x: Float[np.ndarray, "N ..."], batch: int = 0, sharding: NamedSharding | None = None
 ) -> dict[str, Float[np.ndarray, "N _"]]:
     """The extractor's "features" of images in [0, 1], and their "probabilities" where it knows classes.
 
-    Raises Undefined where a value or a feature is not finite: pooling can hide a NaN, and no distance means anything.
+    `batch` images at a time (0: as many as the extractor wants), spread over the devices of `sharding`. Raises
+    Undefined where a value or a feature is not finite: pooling can hide a NaN, and no distance means anything.
     """
     require_finite(x, f"images for extractor={extractor.name}")
-
-    @jax.jit
-    def of_batch(part: Any) -> dict[str, Any]:
-        found = extractor.features(part)
-        known = {"probabilities": jax.nn.softmax(found["logits"])} if "logits" in found else {}
-        return {"features": found["features"], **known}
-
-    parts = [jax.device_get(of_batch(x[start : start + batch])) for start in range(0, len(x), batch)]
+    batch = min(batch or extractor.batch, len(x))
+    batch += 0 if sharding is None else -batch % sharding.num_devices
+    parts = []
+    for start in range(0, len(x), batch):
+        part = x[start : start + batch]
+        # One shape, hence one compilation: what the last batch lacks is its first image again.
+        padded = np.concatenate([part, np.broadcast_to(part[:1], (batch - len(part), *part.shape[1:]))])
+        found = jax.device_get(extractor.features(jax.device_put(padded, sharding)))
+        parts.append({name: values[: len(part)] for name, values in found.items()})
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     require_finite(joined["features"], f"features of extractor={extractor.name}")
+    if "logits" in joined:
+        joined["probabilities"] = scipy.special.softmax(joined.pop("logits"), axis=1)
     return joined
 
 
@@ -80,14 +86,35 @@ def require_finite(values: Float[np.ndarray, "N ..."], what: str) -> None:
         raise passport.Undefined(f"{what} are not finite for {rows}: the model, or the data it was given, is broken.")
 
 
-def protocol(extractor: lenet.Extractor) -> dict[str, str]:
+def protocol(extractor: Extractor) -> dict[str, str]:
     """What a passport says of the extractor."""
-    return {"extractor": extractor.name, "extractor_sha256": extractor.sha256}
+    told = {"extractor": extractor.name, "extractor_sha256": extractor.sha256}
+    return told | ({"extractor_input": extractor.card["input"]} if extractor.card.get("input") else {})
 
 
-def examples(state: State, data: EvaluationData) -> Float[np.ndarray, "N ..."]:
-    """Every x of the split as the model sees it."""
-    return data.once("x", lambda: data.map(x_of_batch, state))
+def of_split(extractor: Extractor, state: State, data: EvaluationData) -> Float[np.ndarray, "N d"] | str:
+    """Features of every example of a split, or why there are none; the images are never held all at once.
+
+    They are kept in memory with the data and, where that has a directory, on disk (reference.py).
+    """
+    if reason := misfit(extractor, data.map(x_of_batch, state, limit=1)):
+        return reason
+
+    def compute() -> Float[np.ndarray, "N d"]:
+        count, parts = len(data.split.x), []
+        for start in range(0, count, STREAMED):
+            rows = np.arange(start, min(start + STREAMED, count))
+            x = data.map(x_of_batch, state, rows=rows)
+            parts.append(outputs(extractor, x, sharding=data.sharding)["features"])
+        return np.concatenate(parts)
+
+    def kept() -> Float[np.ndarray, "N d"]:
+        identity = reference.identity(extractor, data) if extractor.name != pixels.NAME else None
+        if data.directory is None or identity is None:
+            return compute()
+        return reference.kept(data.directory / reference.FOLDER, identity, compute)
+
+    return data.once(("features", extractor.name, extractor.sha256, reference.seed_of(data)), kept)
 
 
 def x_of_batch(model: Model, params: Params, extra: Extra, batch: Batch, context: Context) -> Any:
@@ -97,15 +124,14 @@ def x_of_batch(model: Model, params: Params, extra: Extra, batch: Batch, context
 
 def compare(options: Any, state: State, data: EvaluationData, fake: Float[np.ndarray, "M ..."]) -> Compared | str:
     """Features of the split and of `fake` by `options.extractor`, or why there are none."""
-    extractor = load(options.extractor, fake.shape[1:])
-    real = examples(state, data)
-    for x in (fake, real):
-        if reason := misfit(extractor, x):
-            return reason
-    of_split = data.once(("features", extractor.sha256), lambda: outputs(extractor, real)["features"])
-    counts = {"N": len(fake), "N_data": len(real)}
-    described = data.protocol | counts | protocol(extractor)
-    return Compared(of_split, outputs(extractor, fake)["features"], described)
+    extractor = catalogue.load(options.extractor, fake.shape[1:])
+    if reason := misfit(extractor, fake):
+        return reason
+    real = of_split(extractor, state, data)
+    if isinstance(real, str):
+        return real
+    found = outputs(extractor, fake, sharding=data.sharding)["features"]
+    return Compared(real, found, data.protocol | {"N": len(fake), "N_data": len(real)} | protocol(extractor))
 
 
 def of_samples(options: Any, state: State, data: EvaluationData) -> Compared | str:

@@ -13,7 +13,7 @@ import scipy.linalg
 from jaxtyping import Float
 
 from latent.evaluate import EvaluationData
-from latent.metrics import extraction, passport, uncertainty
+from latent.metrics import extraction, moments, passport, uncertainty
 from latent.types import Model, State
 
 needs = {"sample"}
@@ -42,8 +42,8 @@ def between(
 
 def of_features(a: Float[np.ndarray, "N d"], b: Float[np.ndarray, "M d"]) -> float:
     """The distance between two sets of features; covariances divide by N - 1."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return between(a.mean(axis=0), np.cov(a, rowvar=False), b.mean(axis=0), np.cov(b, rowvar=False))
+    a, b = moments.of(a), moments.of(b)
+    return between(a.mean, a.covariance, b.mean, b.covariance)
 
 
 def result(name: str, compared: extraction.Compared | str, paired: bool = False) -> passport.Result:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from latent.analysis.neighbours import nearest, nearest_others
 from latent.errors import UserError
 from latent.evaluate import EvaluationData
+from latent.extractors import catalogue
 from latent.metrics import extraction, passport
 from latent.types import Model, State
 
@@ -41,11 +42,12 @@ def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[
     `options.duplicate_below` times the mean distance of a held-out example to the nearest other one.
     """
     found = names(options)
-    x, held_out = data.samples(state, options.num_samples), extraction.examples(state, data)[: options.num_samples]
-    extractor = extraction.load(options.extractor, x.shape[1:])
+    x = data.samples(state, options.num_samples)
+    held_out = data.map(extraction.x_of_batch, state, limit=options.num_samples)
+    extractor = catalogue.load(options.extractor, x.shape[1:])
     if reason := extraction.misfit(extractor, x) or extraction.misfit(extractor, held_out):
         return [passport.undefined(name, reason) for name in found]
-    seen = extraction.outputs(extractor, data.training.map(extraction.x_of_batch, state))["features"]
+    seen = extraction.of_split(extractor, state, data.training)
     samples, others = (extraction.outputs(extractor, values)["features"] for values in (x, held_out))
     distances, unseen = (nearest(features, seen, 1).distance[:, 0] for features in (samples, others))
     if min(len(samples), len(others)) < 2 or not unseen.any() or not distances.any():

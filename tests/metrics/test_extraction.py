@@ -7,7 +7,7 @@ import pytest
 
 from latent import config
 from latent.errors import UserError
-from latent.extractors import lenet, pixels
+from latent.extractors import catalogue, lenet, pixels
 from latent.metrics import extraction, frechet_distance, kid, passport, prdc
 
 
@@ -26,7 +26,7 @@ def test_batches_of_features_change_no_result(images):
 
 
 def test_pixels_are_the_values_in_order(images):
-    found = extraction.outputs(extraction.load("pixels", (8, 8, 1)), images)
+    found = extraction.outputs(catalogue.load("pixels", (8, 8, 1)), images)
     assert set(found) == {"features"}
     np.testing.assert_array_equal(found["features"], images.reshape(150, 64))
     assert "(8, 8, 1)" in extraction.misfit(pixels.load((8, 8, 1)), images[:, :4])
