@@ -94,6 +94,7 @@ def family() -> ConfigDict:
     config.eval.options.ais = ConfigDict(
         {"distributions": 200, "chains": 16, "leapfrog": 10, "start": "posterior", "limit": 100, "batch": 50}
     )
+    config.eval.options.lpips = ConfigDict({"network": "alexnet", "limit": 2000})  # alexnet | vgg16; 0: all images
     base.judge_codes(config)
     for name, options in FACTOR_METRICS.items():
         config.eval.options[name] = ConfigDict(options)

@@ -147,8 +147,8 @@ class EvaluationData:
         return set(jax.eval_shape(call, state, np.uint32(self.seed), raw))
 
     def once(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """compute() the first time, later the same again, under other seeds as well: for what follows from this split and
-        `key` alone and not from a model, such as an extractor's features of it."""
+        """compute() the first time, later the same again, under other seeds as well: for what follows from this split
+        and `key` alone and not from a model, such as an extractor's features of it."""
         if key not in self._known:
             self._known[key] = compute()
         return self._known[key]

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
 from latent.errors import unknown_name
 from latent.extractors import lenet, pixels
 from latent.extractors.contract import Extractor
 
+PRETRAINED = ("vgg16",)
+"""Modules of this package with `load()` and `require(key)`; they see images of any size."""
+
 
 def names() -> list[str]:
-    """All there are."""
-    return [pixels.NAME, *lenet.names()]
+    """All that there can be."""
+    return [pixels.NAME, *lenet.names(), *PRETRAINED]
 
 
 def require(key: str, name: str) -> None:
-    """Raises UserError, naming the config key, unless there is such an extractor."""
-    if name not in names():
+    """Raises UserError, naming the config key, unless there is such an extractor and its weights are here."""
+    if name in PRETRAINED:
+        _module(name).require(f"{key}={name!r}")
+    elif name not in names():
         raise unknown_name(key, name, names())
 
 
 def load(name: str, shape: Sequence[int]) -> Extractor:
     """The extractor of that name, for examples of `shape` where it is "pixels"."""
+    if name in PRETRAINED:
+        return _module(name).load()
     return pixels.load(tuple(shape)) if name == pixels.NAME else lenet.load(name)
+
+
+def _module(name: str):
+    return importlib.import_module(f"latent.extractors.{name}")
