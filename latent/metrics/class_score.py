@@ -1,7 +1,7 @@
 """How sure a classifier is of each sample's class and how evenly the classes are met: exp E KL(p(y|x) || p(y)).
 
 The formula is that of the Inception score (Salimans et al. 2016, arXiv 1606.03498, section 4). It is called so with
-Inception's 1000 classes only; here it carries its classifier's name and lies between 1 and that one's classes.
+Inception's classes only; of others it carries the classifier's name. It lies between 1 and the number of classes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import rel_entr
 
+from latent.errors import UserError
 from latent.evaluate import EvaluationData
-from latent.extractors import lenet
+from latent.extractors import catalogue
 from latent.metrics import extraction, passport, uncertainty
 from latent.types import Model, State
 
@@ -22,9 +23,11 @@ RESAMPLINGS = 200
 
 
 def names(options: Any) -> tuple[str, ...]:
-    """Names of the results; UserError for a classifier that does not ship."""
-    extraction.require("class_score", options, least=2, classes=True)
-    return (f"class_score_{options.extractor}",)
+    """Names of the results; UserError for an extractor that there is not, or that knows no classes."""
+    extraction.require("class_score", options, least=2)
+    if not catalogue.knows_classes(options.extractor):
+        raise UserError(f"class_score.extractor={options.extractor!r} knows no classes, which this score is made of.")
+    return (extraction.title("class_score", "inception_score", options.extractor),)
 
 
 def of_probabilities(probabilities: Float[np.ndarray, "N C"]) -> float:
@@ -39,8 +42,8 @@ def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[
     bootstrap's. It falls short of its limit for few samples, so it compares at equal N only, and it never looks at
     data: a generator of one perfect image a class has the highest score there is."""
     (name,) = names(options)
-    extractor = lenet.load(options.extractor)
     x = data.samples(state, options.num_samples)
+    extractor = catalogue.load(options.extractor, x.shape[1:])
     if reason := extraction.misfit(extractor, x):
         return [passport.undefined(name, reason)]
     probabilities = extraction.outputs(extractor, x)["probabilities"]

@@ -35,6 +35,11 @@ def require(metric: str, options: Any, least: int, classes: bool = False) -> Non
     require_extractor(metric, options, classes)
 
 
+def title(kind: str, published: str, extractor: str) -> str:
+    """A result's name: the literature's on the published weights of Inception, else `kind` with its extractor's."""
+    return published if catalogue.has_published_scores(extractor) else f"{kind}_{extractor}"
+
+
 def require_extractor(metric: str, options: Any, classes: bool = False) -> None:
     """Raises UserError unless `options` names an extractor: one of the LeNets where `classes` of a data set are asked
     of it."""

@@ -1,7 +1,7 @@
 """Frechet distance between Gaussians fitted to features of samples and of data.
 
 Dowson & Landau 1982; as a score of generators Heusel et al. 2017 (arXiv 1706.08500), eq. 6. It is called FID on
-Inception's features only; here it carries its extractor's name, and compares on that extractor alone.
+the published Inception's features only; on others it carries its extractor's name, and compares on that one alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RESAMPLINGS = 20
 def names(options: Any) -> tuple[str, ...]:
     """Names of the results; UserError for an extractor that there is not."""
     extraction.require("frechet_distance", options, least=2)
-    return (f"fd_{options.extractor}",)
+    return (extraction.title("fd", "fid", options.extractor),)
 
 
 def between(

@@ -16,7 +16,7 @@ needs = {"encode", "decode"}
 def names(options: Any) -> tuple[str, ...]:
     """Names of the results; UserError for an extractor that there is not."""
     extraction.require_extractor("frechet_reconstruction", options)
-    return (f"fd_{options.extractor}_reconstruction",)
+    return (extraction.title("fd", "fid", options.extractor) + "_reconstruction",)
 
 
 def run(model: Model, state: State, data: EvaluationData, options: Any) -> list[passport.Result]:

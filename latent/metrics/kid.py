@@ -1,5 +1,5 @@
 """Kernel distance: the squared maximum mean discrepancy of features under a cubic kernel (Binkowski et al. 2018,
-arXiv 1801.01401, section 4). It is called KID on Inception's features only; here it carries its extractor's name.
+arXiv 1801.01401, section 4). It is called KID on Inception's features only; on others it carries its extractor's name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def names(options: Any) -> tuple[str, ...]:
     """Names of the results; UserError for an extractor that there is not, or fewer samples than a subset holds."""
     passport.require_counts("kid", options, num_subsets=0, subset_size=2)
     extraction.require("kid", options, least=options.subset_size if options.num_subsets else 2)
-    return (f"kd_{options.extractor}",)
+    return (extraction.title("kd", "kid", options.extractor),)
 
 
 class Discrepancy(NamedTuple):
