@@ -91,9 +91,9 @@ def family() -> ConfigDict:
         hparams[term] = weight
     config.eval.metrics = ("elbo", "iwae", "active_units", "reconstruction")
     config.eval.options.iwae = ConfigDict({"num_samples": 50, "chunk": 50, "limit": 1000})
-    config.eval.options.ais = ConfigDict(
-        {"distributions": 200, "chains": 16, "leapfrog": 10, "start": "posterior", "limit": 100, "batch": 50}
-    )
+    annealing = {"distributions": 200, "chains": 16, "leapfrog": 10, "start": "posterior", "batch": 50}
+    config.eval.options.ais = ConfigDict({**annealing, "limit": 100})
+    config.eval.options.bdmc = ConfigDict({**annealing, "num_samples": 100})
     config.eval.options.lpips = ConfigDict({"network": "alexnet", "limit": 2000})  # alexnet | vgg16; 0: all images
     base.judge_codes(config)
     for name, options in FACTOR_METRICS.items():
@@ -309,6 +309,7 @@ def tiny() -> ConfigDict:
     config.eval.options.iwae.chunk = 2
     config.eval.options.iwae.limit = 32
     config.eval.options.ais.update({"distributions": 3, "chains": 2, "leapfrog": 2, "limit": 4})
+    config.eval.options.bdmc.update({"distributions": 3, "chains": 2, "leapfrog": 2, "num_samples": 4, "batch": 4})
     base.judge_codes(config, limit=100)
     base.judge_samples(config, "lenet_digits", 100)
     config.checkpoint.every = 2

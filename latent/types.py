@@ -122,6 +122,7 @@ class Model(NamedTuple):
     log_weights (params, extra, batch, context, num_samples) -> [K, B]: log p(x, z_k) - log q(z_k | x)
     log_prob    (params, extra, batch, context) -> [B]: exact log p(x)
     log_joint   (params, extra, x [B, ...], z [B, ...]) -> [B]: log p(x, z), nats, differentiable in z
+    simulate    (params, extra, keys [N]) -> (x [N, ...], z [N, ...]): exact draws of p(x, z), the law of `log_joint`
     measure     what exp of every bound above is: the "mass" of discrete x, a "density", or "neither" (soft targets)
     likelihoods {name: (params, extra, batch, keys [B], **options) -> [B]}: bits per dimension, bounds or estimates;
                 they compile themselves, as `sample` does
@@ -141,6 +142,7 @@ class Model(NamedTuple):
     log_weights: Callable[..., Float[Array, "K B"]] | None = None
     log_prob: Callable[..., Float[Array, "B"]] | None = None
     log_joint: Callable[..., Float[Array, "B"]] | None = None
+    simulate: Callable[..., tuple[Float[Array, "N ..."], Float[Array, "N ..."]]] | None = None
     measure: str = "neither"
     likelihoods: Mapping[str, LikelihoodFn] = MappingProxyType({})
     edits: Mapping[str, EditFn] = MappingProxyType({})

@@ -7,7 +7,7 @@ estimate of the aggregate posterior q(z).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ from latent.types import Extra, Model, Params
 
 RIDGE = 1e-6
 """Added to every variance, as scikit-learn does by default, so that a dead dimension leaves a density."""
+
+OF_PRIOR = ("elbo", "kl")
+"""Terms of a model that say how likely an example is under its own p(z)."""
 
 
 class Density(NamedTuple):
@@ -91,4 +94,8 @@ def replace_prior(model: Model, density: Density) -> Model:
     def draw(params: Params, extra: Extra, keys: Key[Array, "N"], condition: None = None) -> Float[Array, "N ..."]:
         return model.decode(params, extra, sample(density, keys))
 
-    return model._replace(sample=draw, classes=0, log_weights=None, log_prob=None)
+    def terms(*given: Any) -> dict[str, Float[Array, "B"]]:
+        return {name: values for name, values in model.terms(*given).items() if name not in OF_PRIOR}
+
+    gone = dict.fromkeys(("log_weights", "log_prob", "log_joint", "simulate"))
+    return model._replace(sample=draw, classes=0, terms=terms, **gone)

@@ -64,6 +64,13 @@ class Autoencoder(NamedTuple):
         log_prob = self.likelihood.log_prob(output, repeated, scale).reshape(batch, samples)
         return log_prob, output.reshape(batch, samples, *output.shape[1:])
 
+    def simulate(self, params: Params, keys: Key[Array, "N"]) -> tuple[Float[Array, "N ..."], Float[Array, "N ..."]]:
+        """Exact draws (x, z) of p(z) p(x | z)."""
+        first, second = (jax.vmap(lambda key, n=number: jax.random.fold_in(key, n))(keys) for number in range(2))
+        z = self.prior.sample(params, first)
+        draw = jax.vmap(self.likelihood.draw, in_axes=(0, 0, None))
+        return draw(second, self.decode(params, z), params["decoder"].get("log_scale", 0.0)), z
+
     def weigh(self, params: Params, x: Float[Array, "B ..."], code: Code) -> Float[Array, "B K"]:
         """log p(x, z_k) - log q(z_k | x), the summands of every importance-sampled bound."""
         densities = log_normal(code.samples, code.mean[:, None], code.log_scale[:, None])

@@ -9,19 +9,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from latent.errors import UserError, unknown_name
 from latent.types import DataSpec
 
 
 class Likelihood(NamedTuple):
-    """log_prob(output, x, log_scale) -> [B] nats, summed over an example; mean(output) -> x; the output bias at
-    which an untrained decoder gives the mean training example; the initial log scale where it is learned; whether
-    exp(log_prob) is the "mass" of discrete x, a "density", or "neither"."""
+    """log_prob(output, x, log_scale) -> [B] nats, summed over an example; mean(output) -> x;
+    draw(key, output [...], log_scale) -> x [...], of one example; the output bias at which an untrained decoder gives
+    the mean training example; the initial log scale where it is learned; whether exp(log_prob) is the "mass" of
+    discrete x, a "density", or "neither"."""
 
     log_prob: Callable[[Array, Array, Any], Float[Array, "B"]]
     mean: Callable[[Array], Array]
+    draw: Callable[[Key[Array, ""], Array, Any], Array]
     output_bias: np.ndarray
     initial_log_scale: float | None
     measure: str = "density"
@@ -47,8 +49,22 @@ def _laplace(output: Array, x: Array, log_scale: Any) -> Float[Array, "B"]:
     return _sum(-jnp.abs(x - output) * jnp.exp(-log_scale) - log_scale - math.log(2))
 
 
-SCALED = {"gaussian": _gaussian, "laplace": _laplace}
-"""Densities with a scale: squared error and absolute error, normalised."""
+def _coins(key: Key[Array, ""], output: Array, log_scale: Any) -> Array:
+    return jnp.float32(jax.random.bernoulli(key, jax.nn.sigmoid(output)))
+
+
+class Scaled(NamedTuple):
+    """A density around a location, with a scale, and draws of it at location 0 and scale 1."""
+
+    log_prob: Callable[[Array, Array, Any], Float[Array, "B"]]
+    noise: Callable[..., Array]
+
+    def draw(self, key: Key[Array, ""], output: Array, log_scale: Any) -> Array:
+        return output + jnp.exp(log_scale) * self.noise(key, output.shape)
+
+
+SCALED = {"gaussian": Scaled(_gaussian, jax.random.normal), "laplace": Scaled(_laplace, jax.random.laplace)}
+"""Squared error and absolute error, normalised."""
 
 
 def make(section: Any, spec: DataSpec) -> Likelihood:
@@ -62,15 +78,16 @@ def make(section: Any, spec: DataSpec) -> Likelihood:
             )
         mean = np.clip(spec.mean, 0.001, 0.999)  # as in Burda et al. 2016
         measure = "mass" if spec.support == "binary" else "neither"
-        return Likelihood(_bernoulli, jax.nn.sigmoid, np.log(mean / (1 - mean)), None, measure)
+        return Likelihood(_bernoulli, jax.nn.sigmoid, _coins, np.log(mean / (1 - mean)), None, measure)
     family, _, learned = name.partition("_")
     if family in SCALED and learned in ("", "learned"):
         if section.observation_scale <= 0:
             raise UserError(f"model.observation_scale={section.observation_scale} must be positive.")
         log_scale, density = math.log(section.observation_scale), SCALED[family]
         if learned:
-            return Likelihood(density, lambda output: output, spec.mean, log_scale)
-        fixed = lambda output, x, _: density(output, x, log_scale)  # noqa: E731
-        return Likelihood(fixed, lambda output: output, spec.mean, None)
+            return Likelihood(density.log_prob, lambda output: output, density.draw, spec.mean, log_scale)
+        fixed = lambda output, x, _: density.log_prob(output, x, log_scale)  # noqa: E731
+        drawn = lambda key, output, _: density.draw(key, output, log_scale)  # noqa: E731
+        return Likelihood(fixed, lambda output: output, drawn, spec.mean, None)
     allowed = ["bernoulli", *SCALED, *(f"{family}_learned" for family in SCALED)]
     raise unknown_name("model.likelihood", name, allowed)

@@ -77,6 +77,11 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         draws = z[:, None]
         return (parts.log_likelihood(params, x, draws)[0] + parts.prior.log_prob(params, draws))[:, 0]
 
+    def simulate(
+        params: Params, extra: Extra, keys: Key[Array, "N"]
+    ) -> tuple[Float[Array, "N ..."], Float[Array, "N ..."]]:
+        return parts.simulate(params, keys)
+
     return Model(
         init=init,
         players=tuple(Player(name, OWNS[name], loss) for name, loss in losses.items()),
@@ -86,5 +91,6 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         decode=decode,
         log_weights=log_weights if parts.has_density else None,
         log_joint=log_joint if parts.has_density else None,
+        simulate=simulate if parts.has_density else None,
         measure=parts.likelihood.measure,
     )

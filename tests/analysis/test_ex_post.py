@@ -76,7 +76,9 @@ def test_the_prior_of_a_model_is_replaced():
     model = Model(
         init=None,
         players=(),
-        terms=None,
+        terms=lambda p, e, batch, context: {"elbo": -batch, "kl": batch, "reconstruction": batch + 1},
+        log_joint=lambda: None,
+        simulate=lambda: None,
         decode=lambda p, e, z: p["shift"] + z,
         sample=None,
         log_weights=lambda: None,
@@ -86,6 +88,7 @@ def test_the_prior_of_a_model_is_replaced():
     changed = ex_post.replace_prior(model, density)
     x = changed.sample({"shift": 10.0}, {}, rng.sample_keys(0, jnp.arange(4)))
     np.testing.assert_allclose(x, np.tile(10 + MEAN, (4, 1)), rtol=1e-5)
-    assert changed.log_weights is None and changed.classes == 0
+    assert changed.log_weights is changed.log_joint is changed.simulate is None and changed.classes == 0
+    assert changed.terms({}, {}, np.zeros(2), None).keys() == {"reconstruction"}  # the others speak of the old p(z)
     with pytest.raises(UserError, match="decode"):
         ex_post.replace_prior(model._replace(decode=None), density)

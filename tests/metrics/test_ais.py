@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy.stats import multivariate_normal
 
 from latent import config, evaluate, loops, rng
 from latent.data.arrays import Split
 from latent.errors import UserError
-from latent.metrics import ais, annealing
+from latent.metrics import ais, annealing, bdmc
 from latent.models import vae
 from latent.types import DataSpec, State
 
@@ -71,6 +72,52 @@ def test_equals_the_exact_likelihood(linear, start, distributions):
     assert bound.protocol["chains"] == 16 and bound.protocol["N"] == 16 and bound.standard_error > 0
 
 
+BDMC = {**OPTIONS, "num_samples": 12, "batch": 12, "distributions": 60}
+BDMC.pop("limit")
+
+
+def log_likelihood(x):
+    """log p(x) of the reference model in closed form."""
+    covariance = REF["W"] @ REF["W"].T + REF["noise_var"] * np.eye(10)
+    return multivariate_normal(REF["b"], covariance).logpdf(x)
+
+
+def test_simulated_data_are_enclosed_from_both_sides(linear):
+    """A short path from far away leaves a wide gap around the exact value, a longer one from the encoder a narrow one."""
+    model, state, data = linear
+    far = {**BDMC, "start": "standard_normal", "distributions": 8, "chains": 4}
+    wide, narrow = (bdmc.run(model, state, data(16), config.Section(options)) for options in (far, BDMC))
+    x, _ = jax.jit(model.simulate)(state.params, state.extra, rng.evaluation_stream(0, np.arange(12))("simulate"))
+    exact = float(np.mean(log_likelihood(np.asarray(x))))
+    assert wide[0].value < exact - 0.3 and exact + 0.3 < wide[1].value
+    for lower, upper, gap in (wide, narrow):
+        assert gap.value == pytest.approx(upper.value - lower.value, abs=1e-4)
+    assert abs(narrow[2].value) < 0.2 and exact == pytest.approx(narrow[0].value, abs=0.2)
+    assert [result.name for result in narrow] == ["bdmc_lower_60", "bdmc_upper_60", "bdmc_gap_60"]
+    assert narrow[0].protocol["split"] == "simulated" and narrow[0].protocol["N"] == 12
+
+
+def test_simulated_batches_change_nothing(linear):
+    model, state, data = linear
+    few = {**BDMC, "distributions": 8, "chains": 3}
+    one, two = (bdmc.run(model, state, data(16), config.Section({**few, "batch": size})) for size in (12, 5))
+    for a, b in zip(one, two, strict=True):
+        assert a.value == pytest.approx(b.value, abs=2e-3) and a.protocol == b.protocol
+
+
+def test_simulated_data_follow_the_joint(linear):
+    """The law of (x, z) that log_joint is the density of: mean and covariance of both together."""
+    model, state, _ = linear
+    x, z = jax.jit(model.simulate)(state.params, state.extra, rng.sample_keys(0, np.arange(20_000)))
+    found = np.cov(np.concatenate([x, z], axis=1).T)
+    noise = REF["noise_var"] * np.eye(10)
+    expected = np.block([[REF["W"] @ REF["W"].T + noise, REF["W"]], [REF["W"].T, np.eye(3)]])
+    np.testing.assert_allclose(found, expected, atol=0.15)
+    np.testing.assert_allclose(np.mean(x, axis=0), REF["b"], atol=0.1)
+    residual = np.asarray(x) - np.asarray(z) @ REF["W"].T - REF["b"]
+    assert np.var(residual) == pytest.approx(float(REF["noise_var"]), rel=0.02)
+
+
 def test_batches_change_nothing(linear):
     model, state, data = linear
     few = {**OPTIONS, "distributions": 20, "chains": 3, "limit": 9}
@@ -86,7 +133,7 @@ def posterior_target(arguments, u):
 
 
 def chain_keys(chains, seed):
-    return ais._chain_keys(seed, np.arange(16), chains)
+    return ais.chain_keys(seed, np.arange(16), chains)
 
 
 def test_both_sides_enclose_the_exact_likelihood():
