@@ -72,8 +72,8 @@ def get_config() -> ConfigDict:
 
 
 def judge_samples(config: ConfigDict, extractor: str, num_samples: int) -> None:
-    """Options of every metric on samples: by which extractor (a LeNet of latent/extractors; all but those that need
-    classes take "pixels" too), of how many samples."""
+    """Options of every metric on samples: by which extractor (latent/extractors/catalogue.py; those of the set's own
+    classes take a LeNet), of how many samples."""
     judged = {"extractor": extractor, "num_samples": num_samples}
     options = {
         "frechet_distance": judged,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 
@@ -25,6 +27,19 @@ def debiased_cka(x: Float[np.ndarray, "N d"], y: Float[np.ndarray, "M e"]) -> fl
     if len(x) < 4:
         raise UserError(f"a debiased alignment needs at least 4 examples, not {len(x)}.")
     return float(_dependence(x, y) / np.sqrt(_dependence(x, x) * _dependence(y, y)))
+
+
+def matrix(
+    first: Mapping[str, Float[np.ndarray, "N _"]], second: Mapping[str, Float[np.ndarray, "N _"]]
+) -> Float[np.ndarray, "F S"]:
+    """`debiased_cka` of every representation of the first with every one of the second, in their order. NaN for one
+    that is the same for every example: a dead layer is like no other."""
+
+    def alignment(x: np.ndarray, y: np.ndarray) -> float:
+        varies = all(np.ptp(values, axis=0).any() for values in (x, y))
+        return debiased_cka(x, y) if varies else float("nan")
+
+    return np.array([[alignment(x, y) for y in second.values()] for x in first.values()])
 
 
 def _dependence(x: Float[np.ndarray, "N d"], y: Float[np.ndarray, "N e"]) -> float:

@@ -26,17 +26,18 @@ def build(
     limit: int = 2000,
     sections: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
+    other: Run | None = None,
 ) -> Path:
     """Writes out/index.html and out/figures/ and returns the page's path; `say` is told what is done.
 
-    `sections` are names of ORDER, all by default. Raises UserError for unknown names; the page and the figures appear
-    when everything has been computed.
+    `sections` are names of ORDER, all by default; `other` is a run whose layers are compared with this one's. Raises
+    UserError for unknown names; the page and the figures appear when everything has been computed.
     """
     for name in sections:
         if name not in ORDER:
             raise unknown_name("--sections", name, ORDER)
     chosen = [name for name in ORDER if not sections or name in sections or name == "overview"]
-    evidence = Evidence(run, split, limit, chosen)
+    evidence = Evidence(run, split, limit, chosen, other)
     made = {}
     # The overview warns of what the other sections compute, and comes last so that each is told with its own time.
     for name in [*(name for name in chosen if name != "overview"), "overview"]:

@@ -30,13 +30,19 @@ class Evidence:
     """A run and one of its splits, `limit` examples of it; what is expensive is computed when first asked for.
 
     `rows` are the places of the examples in the split: all, or a subset that is the same every time. `sections` are
-    those that are shown.
+    those that are shown. `other` is a run to compare with, of the same split of the same data.
     """
 
-    def __init__(self, run: Run, split: str, limit: int, sections: Sequence[str]):
+    def __init__(self, run: Run, split: str, limit: int, sections: Sequence[str], other: Run | None = None):
         if limit < 20:
             raise UserError(f"--limit={limit} must be at least 20: fewer examples make no map.")
-        self.sections = tuple(sections)
+        if other is not None:
+            told = [one.data(split).protocol["data_sha256"] for one in (run, other)]
+            if told[0] != told[1]:
+                raise UserError(
+                    f"--against={other.workdir} has other examples in its {split} split than {run.workdir}."
+                )
+        self.sections, self.other = tuple(sections), other
         self.run, self.split, self.model, self.spec, self.config = run, split, run.model, run.spec, run.config
         size = len(run.data(split).split.x)
         chosen = np.random.default_rng(0).permutation(size)[:limit]

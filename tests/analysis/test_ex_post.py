@@ -89,6 +89,6 @@ def test_the_prior_of_a_model_is_replaced():
     x = changed.sample({"shift": 10.0}, {}, rng.sample_keys(0, jnp.arange(4)))
     np.testing.assert_allclose(x, np.tile(10 + MEAN, (4, 1)), rtol=1e-5)
     assert changed.log_weights is changed.log_joint is changed.simulate is None and changed.classes == 0
-    assert changed.terms({}, {}, np.zeros(2), None).keys() == {"reconstruction"}  # the others speak of the old p(z)
+    assert changed.terms({}, {}, jnp.zeros(2), None).keys() == {"reconstruction"}  # the others speak of the old p(z)
     with pytest.raises(UserError, match="decode"):
         ex_post.replace_prior(model._replace(decode=None), density)

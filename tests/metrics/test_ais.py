@@ -83,7 +83,7 @@ def log_likelihood(x):
 
 
 def test_simulated_data_are_enclosed_from_both_sides(linear):
-    """A short path from far away leaves a wide gap around the exact value, a longer one from the encoder a narrow one."""
+    """A short path from far away leaves a wide gap around the exact value, a longer one from the encoder a tiny."""
     model, state, data = linear
     far = {**BDMC, "start": "standard_normal", "distributions": 8, "chains": 4}
     wide, narrow = (bdmc.run(model, state, data(16), config.Section(options)) for options in (far, BDMC))

@@ -3,9 +3,11 @@ browser the parts that move do move."""
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -21,14 +23,14 @@ from latent.report import build, evidence, figures, page
 from latent.report.sections import ORDER, curves
 from latent.train import train
 
-CONVOLUTIONS, STEPS = {"features"}, {"trajectory"}
+CONVOLUTIONS, STEPS = {"features", "similarity"}, {"trajectory"}
 FAMILIES = {
     "configs/vae.py:tiny": set(ORDER) - CONVOLUTIONS - STEPS,
     "configs/autoencoder.py:tiny": set(ORDER) - CONVOLUTIONS - STEPS - {"samples", "neighbours"},  # of a codebook
     "configs/gan.py:tiny": {"overview", "curves", "samples", "map", "neighbours", "metrics"},  # of points, not images
     "configs/gan.py:tiny_dcgan": set(ORDER) - STEPS - {"reconstructions", "structure", "statistics"},
     "configs/latent_ddpm.py:tiny": {"overview", "curves", "samples", "map", "trajectory", "neighbours", "metrics"},
-    "configs/classifier.py:tiny": {"overview", "curves", "map", "structure", "statistics", "features", "metrics"},
+    "configs/classifier.py:tiny": {"overview", "curves", "map", "structure", "statistics", "metrics", *CONVOLUTIONS},
 }
 LIMIT, SAMPLES = 40, 60
 
@@ -155,6 +157,51 @@ def test_some_sections_only(report, tmp_path):
     with pytest.raises(UserError, match="--limit=3 "):
         build.build(run, tmp_path / "bad", "test", 3)
     assert not (tmp_path / "bad").exists()
+
+
+def test_another_run_is_compared_by_what_it_says(report, tmp_path):
+    """A run against itself: every layer and code is like itself."""
+    run, _, _, _, _, _ = report
+    index = build.build(run, tmp_path / "twice", "test", LIMIT, ["similarity"], other=run)
+    if "cka-other" not in index.read_text():
+        assert run.model.encode is None and "similarity" not in report[4]
+        return
+    trace = data_of(index.read_text())["plots"]["cka-other"]["data"][0]
+    values = np.array(trace["z"], float)
+    assert trace["x"] == trace["y"] and values.shape == (len(trace["x"]),) * 2
+    np.testing.assert_allclose(np.diag(values), 1.0, atol=2e-3)
+    np.testing.assert_allclose(values, values.T, atol=2e-3)
+
+
+def test_another_run_must_have_seen_the_same_examples(report):
+    run, other = report[0], copy.copy(report[0])
+    changed = copy.copy(run.data("test"))
+    changed.protocol = changed.protocol | {"data_sha256": "another"}
+    other._data = {"test": changed}
+    with pytest.raises(UserError, match=r"--against=.* has other examples in its test split"):
+        evidence.Evidence(run, "test", LIMIT, ["similarity"], other)
+
+
+def test_scripts_find_what_they_look_for(report):
+    """Without a browser: every element and every part of the data that a script asks for is in the page, where the
+    script's section is."""
+    _, _, text, found, expected, _ = report
+    for name in ("map", "traversals"):
+        script = (page.TEMPLATES / f"{name}.js").read_text()
+        assert script.strip() in text
+        if name in expected:
+            elements = set(re.findall(r'(?:getElementById|choice)\("([\w-]+)"', script))
+            assert elements and elements <= found.ids
+            parts = set(re.findall(r"\bdata\.(\w+)", script))
+            assert parts and parts <= set(data_of(text)["sections"][name])
+    assert set(re.findall(r'getElementById\("([\w-]+)"', (page.TEMPLATES / "page.js").read_text())) <= found.ids
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here, which reads scripts without a browser")
+@pytest.mark.parametrize("script", sorted(page.TEMPLATES.glob("*.js")), ids=lambda path: path.name)
+def test_scripts_are_well_formed(script):
+    found = subprocess.run(["node", "--check", str(script)], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
 
 
 # In a browser --------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ ORDER = (
     "structure",
     "statistics",
     "features",
+    "similarity",
     "neighbours",
     "metrics",
 )

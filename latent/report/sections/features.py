@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,16 +9,13 @@ import numpy as np
 
 from latent import rng
 from latent.analysis import activation, layers
-from latent.report import images
+from latent.report import images, inside
 from latent.report.evidence import Evidence
 from latent.report.page import Absent, Section, number
 from latent.report.plots import Plot, rounded
-from latent.types import Batch, Context, Extra, Model, Params
+from latent.types import Context
 
 TITLE = "Inside the convolutions"
-COMPONENTS = ("encoder", "trunk", "critic")
-"""Nets that look at images: of an autoencoder, a classifier, a GAN."""
-
 EXAMPLES = 3
 CHANNELS = 12
 """Channels of a layer that are shown, the most active first."""
@@ -28,25 +24,14 @@ PROBED = 1000
 """Examples whose activations are kept."""
 
 
-def _layers(
-    model: Model, params: Params, extra: Extra, batch: Batch, context: Context, *, component: str
-) -> dict[str, Any]:
-    """Activations of the component on a batch, by whichever function of the model runs it."""
-    ways: dict[str, Callable[[], Any]] = {"critic": lambda: model.terms(params, extra, batch, context)}
-    encode = lambda: model.encode(params, extra, batch["x"], context.keys("posterior"))  # noqa: E731
-    return layers.recorded(ways.get(component, encode), params[component])
-
-
 def section(evidence: Evidence) -> Section | Absent:
     """Needs a net with convolutions that sees images."""
     if not evidence.is_image:
         return Absent(TITLE, f"Examples of shape {evidence.spec.shape} are no pictures for convolutions.")
-    present = [name for name in COMPONENTS if name in evidence.run.state.params]
-    if not present:
+    component = inside.component(evidence.run)
+    if component is None:
         return Absent(TITLE, f"This {evidence.family} has no net of its own that looks at images.")
-    component = present[0]
-    data = evidence.run.data(evidence.split)
-    found = data.map(_layers, evidence.run.state, rows=evidence.rows[:PROBED], component=component)
+    found = inside.activations(evidence.run, evidence.split, evidence.rows[:PROBED])
     if not found:
         return Absent(TITLE, f"The {component} of this {evidence.family} has no convolutions.")
     label = evidence.label[:PROBED] if evidence.label is not None else None
@@ -115,7 +100,7 @@ def _wanted(evidence: Evidence, component: str, name: str, channels: np.ndarray)
         same = lambda tree: tree  # noqa: E731
         streams = rng.evaluation_stream(0, batch["index"])
         context = Context(streams, state.step, state.hparams, False, same, same)
-        maps = _layers(model, state.params, state.extra, batch, context, component=component)[name]
+        maps = inside.of_batch(model, state.params, state.extra, batch, context, component=component)[name]
         return maps[places, maps.shape[1] // 2, maps.shape[2] // 2, channels]
 
     return np.asarray(activation.maximise(activate, evidence.spec.shape, rng.sample_keys(0, jnp.arange(count))))
