@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     train.batch_size = 128  # the global batch, over all devices
     train.microbatches = 1  # gradient accumulation: parts that a device walks its batch in
     train.steps_per_dispatch = 0  # steps in one compiled program; 0: as many as every cadence allows, up to 100
+    train.precision = "float32"  # float32 | bf16: products of bfloat16, everything kept and summed in float32
     train.published_epochs = 0  # length of the published schedule, said beside the results of a shorter run; 0: none
     train.deterministic = False  # bitwise repeatable kernels on GPU (slower); CPU and TPU always are
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import config as configs
-from latent import evaluate, first_stage, loops, optim, parallel, posthoc_ema, rng, tracking
+from latent import evaluate, first_stage, loops, optim, parallel, posthoc_ema, precision, rng, tracking
 from latent.data import dataset as datasets
 from latent.data import feed as feeds
 from latent.data import preprocess
@@ -106,6 +106,7 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
     if section.train.batch_size > spec.size:
         raise UserError(f"train.batch_size={section.train.batch_size} is larger than the training split ({spec.size}).")
     model = configs.select("latent.models", section.model.name, "build", "model.name")(section.model, spec)
+    model = precision.computed(model, config["train"].get("precision", precision.DEFAULT))
     players = [player.name for player in model.players]
     for part in ("optimizer", "hparams"):
         if sorted(config[part]) != sorted(players):

@@ -21,6 +21,7 @@ from latent.adversarial import augmentation, spectral_norm
 from latent.adversarial import losses as adversarial
 from latent.adversarial.inversion import Inversion, invert
 from latent.errors import UserError, unknown_name
+from latent.nets.layers import Dense
 from latent.types import Batch, Context, DataSpec, Extra, Latent, Loss, LossFn, Model, Params, Player
 
 CRITIC, GENERATOR = "critic", "generator"
@@ -41,7 +42,7 @@ class Conditional(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "B d"], label: Int[Array, "B"]) -> Float[Array, "B ..."]:
-        embed = nn.Dense(z.shape[-1], use_bias=False, kernel_init=nn.initializers.normal(1.0), name="embedding")
+        embed = Dense(z.shape[-1], use_bias=False, kernel_init=nn.initializers.normal(1.0), name="embedding")
         return self.generator(jnp.concatenate([z, embed(jax.nn.one_hot(label, self.num_classes))], axis=-1))
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent.errors import UserError
+from latent.nets.layers import Dense
 from latent.nets.residual import GroupNorm
 
 
@@ -49,13 +50,15 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         batch, tokens, width = x.shape
-        projected = nn.Dense(3 * width, kernel_init=self.kernel_init, name="qkv")(x)
+        projected = Dense(3 * width, kernel_init=self.kernel_init, name="qkv")(x)
         heads = projected.reshape(batch, tokens, 3 * self.heads, width // self.heads)
         query, key, value = jnp.split(jnp.swapaxes(heads, 1, 2), 3, axis=1)
         if self.qk_norm:
-            query, key = nn.RMSNorm(name="query_norm")(query), nn.RMSNorm(name="key_norm")(key)
+            query, key = (
+                nn.RMSNorm(dtype=x.dtype, name=f"{name}_norm")(x) for name, x in (("query", query), ("key", key))
+            )
         mixed = jnp.swapaxes(attention(query, key, value), 1, 2).reshape(x.shape)
-        return nn.Dense(width, kernel_init=self.output_init, name="output")(mixed)
+        return Dense(width, kernel_init=self.output_init, name="output")(mixed)
 
 
 class GridAttention(nn.Module):

@@ -49,6 +49,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Shaped
 
 from latent.errors import UserError, unknown_name
+from latent.nets.layers import Layer
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -325,9 +326,8 @@ def _resize(x: Float[Array, "B h w C"], pads: Any, stride: tuple[int, int] = (1,
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
 
 
-class _Layer(nn.Module):
-    """Kernel and bias, named and shaped as flax's; `padding` and `backend` as in `conv`. Parameters are kept in
-    `param_dtype`, the computation runs in `dtype` (default: what input and parameters promote to)."""
+class _Convolution(Layer):
+    """Kernel and bias, named and shaped as flax's; `padding` and `backend` as in `conv`."""
 
     features: int
     kernel_size: Size
@@ -335,8 +335,6 @@ class _Layer(nn.Module):
     padding: Padding = "SAME"
     use_bias: bool = True
     kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
     bias_init: Callable[..., Array] = nn.initializers.zeros_init()
     backend: str | None = None
 
@@ -344,23 +342,21 @@ class _Layer(nn.Module):
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, x: Shaped[Array, "*batch _H _W _I"]) -> Float[Array, "*batch _h _w _O"]:
+    def __call__(self, x: Shaped[Array, "*batch _H _W _I"], dtype: Any = None) -> Float[Array, "*batch _h _w _O"]:
         shape = (*_pair(self.kernel_size), x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = self.operation(x, kernel)
-        return y if bias is None else y + bias
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        return self.weigh(self.operation, x, kernel, bias, dtype)
 
 
-class Conv(_Layer):
+class Conv(_Convolution):
     """`conv` with parameters: equal to `flax.linen.Conv` for two image axes."""
 
     def operation(self, x: Array, kernel: Array) -> Array:
         return conv(x, kernel, self.stride, self.padding, backend=self.backend)
 
 
-class ConvTranspose(_Layer):
+class ConvTranspose(_Convolution):
     """`conv_transpose` with parameters: equal to `flax.linen.ConvTranspose` for two image axes."""
 
     def operation(self, x: Array, kernel: Array) -> Array:

@@ -14,6 +14,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from latent.nets.conv import Conv, ConvTranspose
+from latent.nets.layers import Dense
 from latent.nets.resampling import stage_widths
 from latent.nets.residual import GroupNorm
 
@@ -33,7 +34,7 @@ class Critic(nn.Module):
             x = Conv(width, KERNEL, STRIDE, kernel_init=INITIALISER)(x)
             x = nn.leaky_relu(x if number == 0 else GroupNorm()(x), SLOPE)
         x = x.reshape(x.shape[0], -1)
-        return {name: nn.Dense(size, kernel_init=INITIALISER, name=name)(x) for name, size in self.heads}
+        return {name: Dense(size, kernel_init=INITIALISER, name=name)(x) for name, size in self.heads}
 
 
 class Generator(nn.Module):
@@ -46,7 +47,7 @@ class Generator(nn.Module):
     def __call__(self, z: Float[Array, "B d"]) -> Float[Array, "B H W C"]:
         factor = 2 ** len(self.channels)
         coarse = (self.shape[0] // factor, self.shape[1] // factor, self.channels[0])
-        x = nn.Dense(math.prod(coarse), kernel_init=INITIALISER)(z).reshape(-1, *coarse)
+        x = Dense(math.prod(coarse), kernel_init=INITIALISER)(z).reshape(-1, *coarse)
         x = nn.relu(GroupNorm()(x))
         for width in self.channels[1:]:
             x = nn.relu(GroupNorm()(ConvTranspose(width, KERNEL, STRIDE, kernel_init=INITIALISER)(x)))

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int
 from latent.errors import UserError
 from latent.nets.attention import SelfAttention, check_heads
 from latent.nets.embeddings import Conditioning, grid_positions, with_previous
+from latent.nets.layers import Dense, wide
 from latent.nets.mlp import count, dense
 
 FREQUENCIES = 256
@@ -55,8 +56,8 @@ def unpatchify(tokens: Float[Array, "B T _"], patch: tuple[int, int], size: tupl
 
 def _modulate(x: Float[Array, "B T C"], shift: Float[Array, "B C"], scale: Float[Array, "B C"]) -> Array:
     """Layer norm without parameters, then scaled and shifted."""
-    normal = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)(x)
-    return normal * (1.0 + scale[:, None]) + shift[:, None]
+    normal = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)(wide(x))
+    return (normal * (1.0 + scale[:, None]) + shift[:, None]).astype(x.dtype)
 
 
 class Block(nn.Module):
@@ -68,13 +69,13 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T C"], condition: Float[Array, "B E"]) -> Float[Array, "B T C"]:
         width = x.shape[-1]
-        modulation = nn.Dense(6 * width, kernel_init=ZEROS, name="modulation")(condition)
+        modulation = Dense(6 * width, kernel_init=ZEROS, name="modulation")(condition)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
         y = SelfAttention(self.heads, self.qk_norm, name="attention")(_modulate(x, shift_1, scale_1))
-        x = x + gate_1[:, None] * y
+        x = x + (gate_1[:, None] * wide(y)).astype(x.dtype)
         y = dense(EXPANSION * width, name="expand")(_modulate(x, shift_2, scale_2))
         y = dense(width, name="contract")(nn.gelu(y, approximate=True))
-        return x + gate_2[:, None] * y
+        return x + (gate_2[:, None] * wide(y)).astype(x.dtype)
 
 
 class DiT(nn.Module):
@@ -108,12 +109,13 @@ class DiT(nn.Module):
         condition = nn.silu(Conditioning(self.width, FREQUENCIES, self.num_classes, NORMAL)(t, label))
         tokens = patchify(with_previous(x, previous, self.self_conditioning), patch)
         grid = (x.shape[1] // patch[0],) if vector else (x.shape[1] // patch[0], x.shape[2] // patch[1])
-        tokens = dense(self.width, name="input")(tokens) + grid_positions(grid, self.width)
+        tokens = dense(self.width, name="input")(tokens)
+        tokens += jnp.asarray(grid_positions(grid, self.width), tokens.dtype)
         tokens = self._blocks(tokens, condition)
-        shift, scale = jnp.split(nn.Dense(2 * self.width, kernel_init=ZEROS, name="modulation")(condition), 2, axis=-1)
+        shift, scale = jnp.split(Dense(2 * self.width, kernel_init=ZEROS, name="modulation")(condition), 2, axis=-1)
         tokens = _modulate(tokens, shift, scale)
         features = self.outputs * x.shape[-1] * math.prod(patch)
-        y = unpatchify(nn.Dense(features, kernel_init=ZEROS, name="output")(tokens), patch, x.shape[1:3])
+        y = unpatchify(Dense(features, kernel_init=ZEROS, name="output")(tokens), patch, x.shape[1:3])
         return jnp.swapaxes(y[:, :, 0], 1, 2).reshape(x.shape[0], -1) if vector else y
 
     def _blocks(self, tokens: Float[Array, "B T C"], condition: Float[Array, "B E"]) -> Float[Array, "B T C"]:

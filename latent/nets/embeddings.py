@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from latent.nets.layers import Dense
+
 MAX_PERIOD = 10_000.0
 TIME_SCALE = 1000.0
 """Times in [0, 1] are embedded on the scale of the usual 1,000 discrete steps."""
@@ -69,8 +71,8 @@ class Conditioning(nn.Module):
     @nn.compact
     def __call__(self, t: Float[Array, "B"], label: Int[Array, "B"] | None) -> Float[Array, "B width"]:
         embedding = sinusoidal(TIME_SCALE * t, self.frequencies)
-        embedding = nn.silu(nn.Dense(self.width, kernel_init=self.kernel_init, name="time_1")(embedding))
-        embedding = nn.Dense(self.width, kernel_init=self.kernel_init, name="time_2")(embedding)
+        embedding = nn.silu(Dense(self.width, kernel_init=self.kernel_init, name="time_1")(embedding))
+        embedding = Dense(self.width, kernel_init=self.kernel_init, name="time_2")(embedding)
         if not self.num_classes:
             return embedding
         if label is None:

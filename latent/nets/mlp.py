@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from latent.errors import UserError, unknown_name
+from latent.nets.layers import Dense
 
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh")
 
@@ -44,9 +45,9 @@ def constant(values: np.ndarray) -> Callable[..., Array]:
     return lambda key, shape, dtype=jnp.float32: jnp.asarray(values, dtype).reshape(shape)
 
 
-def dense(features: int, **options: Any) -> nn.Dense:
+def dense(features: int, **options: Any) -> Dense:
     """A dense layer with Glorot-uniform weights (Glorot & Bengio 2010)."""
-    return nn.Dense(features, kernel_init=nn.initializers.glorot_uniform(), **options)
+    return Dense(features, kernel_init=nn.initializers.glorot_uniform(), **options)
 
 
 class Encoder(nn.Module):

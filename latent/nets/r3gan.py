@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from latent.errors import UserError, unknown_name
 from latent.nets.conv import Conv
+from latent.nets.layers import Dense
 from latent.nets.resampling import DOWN, UP, stage_widths
 
 SLOPE = 0.2
@@ -70,7 +71,7 @@ class Critic(nn.Module):
         pixels = x.shape[1] * x.shape[2]
         basis = self.param("basis", nn.initializers.normal(pixels**-0.5), x.shape[1:])
         x = jnp.einsum("bhwc,hwc->bc", x, basis)
-        return {name: nn.Dense(size, kernel_init=scaled(1.0), name=name)(x) for name, size in self.heads}
+        return {name: Dense(size, kernel_init=scaled(1.0), name=name)(x) for name, size in self.heads}
 
 
 class Generator(nn.Module):
@@ -87,7 +88,7 @@ class Generator(nn.Module):
         factor = 2 ** (len(self.channels) - 1)
         coarse = (self.shape[0] // factor, self.shape[1] // factor, self.channels[0])
         basis = self.param("basis", nn.initializers.normal(1.0), coarse)
-        weights = nn.Dense(self.channels[0], use_bias=False, kernel_init=scaled(1.0))(z)
+        weights = Dense(self.channels[0], use_bias=False, kernel_init=scaled(1.0))(z)
         x = weights[:, None, None, :] * basis
         for number, width in enumerate(self.channels):
             if number:  # the 1x1 convolution and the resampling commute: fewer pixels first

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent.errors import UserError
+from latent.nets.layers import wide
 from latent.nets.mlp import widths
 
 
@@ -31,8 +32,8 @@ def stage_widths(section: Any, shape: tuple[int, ...], spared: int = 0) -> tuple
 
 def _nearest_up(x: Float[Array, "B H W C"]) -> Float[Array, "B _ _ C"]:
     batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
+    doubled = jnp.broadcast_to(wide(x)[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+    return doubled.reshape(batch, 2 * height, 2 * width, channels).astype(x.dtype)
 
 
 def _mean_down(x: Float[Array, "B H W C"]) -> Float[Array, "B _ _ C"]:

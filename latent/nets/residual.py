@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent.nets.conv import Conv
+from latent.nets.layers import Dense, wide
 from latent.nets.resampling import UP
 
 GROUPS = 32
@@ -39,9 +40,10 @@ class GroupNorm(nn.Module):
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (channels,))
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
-        centred = x - _group_mean(x)[:, None, None]
+        centred = wide(x) - _group_mean(wide(x))[:, None, None]
         variance = _group_mean(centred**2)
-        return centred * (jax.lax.rsqrt(variance + self.epsilon) * scale)[:, None, None] + bias
+        y = centred * (jax.lax.rsqrt(variance + self.epsilon) * scale)[:, None, None] + bias
+        return y.astype(x.dtype)
 
 
 def _group_mean(x: Float[Array, "B H W C"]) -> Float[Array, "B C"]:
@@ -67,9 +69,9 @@ class ResidualBlock(nn.Module):
         y = Conv(self.channels, (3, 3))(nn.silu(GroupNorm()(x)))
         y = GroupNorm()(y)
         if condition is not None:
-            modulation = nn.Dense(2 * self.channels, name="modulation")(condition)
+            modulation = Dense(2 * self.channels, name="modulation")(condition)
             scale, shift = jnp.split(modulation[:, None, None], 2, axis=-1)
-            y = y * (1.0 + scale) + shift
+            y = (wide(y) * (1.0 + scale) + shift).astype(y.dtype)
         y = Conv(self.channels, (3, 3), kernel_init=nn.initializers.zeros_init())(nn.silu(y))
         if x.shape[-1] != self.channels:
             x = Conv(self.channels, (1, 1), name="shortcut")(x)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from latent.errors import UserError
 from latent.nets.embeddings import Conditioning, with_previous
+from latent.nets.layers import Dense, wide
 from latent.nets.mlp import count
 
 ZEROS = nn.initializers.zeros_init()
@@ -27,9 +28,10 @@ def modulated_norm(x: Float[Array, "B *any C"], condition: Float[Array, "B E"], 
 
     To be called inside a module: it adds the dense layer `name` to it.
     """
-    modulation = nn.Dense(2 * x.shape[-1], kernel_init=ZEROS, name=name)(condition)
+    modulation = Dense(2 * x.shape[-1], kernel_init=ZEROS, name=name)(condition)
     scale, shift = jnp.split(modulation, 2, axis=-1)
-    return nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)(x) * (1.0 + scale) + shift
+    normal = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)(wide(x))
+    return (normal * (1.0 + scale) + shift).astype(x.dtype)
 
 
 class Block(nn.Module):
@@ -37,8 +39,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B C"], condition: Float[Array, "B E"]) -> Float[Array, "B C"]:
-        y = nn.Dense(x.shape[-1])(modulated_norm(x, condition, "modulation"))
-        return x + nn.Dense(x.shape[-1], kernel_init=ZEROS)(nn.silu(y))
+        y = Dense(x.shape[-1])(modulated_norm(x, condition, "modulation"))
+        return x + Dense(x.shape[-1], kernel_init=ZEROS)(nn.silu(y))
 
 
 class Denoiser(nn.Module):
@@ -62,11 +64,11 @@ class Denoiser(nn.Module):
         previous: Float[Array, "B d"] | None = None,
     ) -> Float[Array, "B _"]:
         condition = nn.silu(Conditioning(self.width, self.width, self.num_classes)(t, label))
-        y = nn.Dense(self.width, name="input")(with_previous(x, previous, self.self_conditioning))
+        y = Dense(self.width, name="input")(with_previous(x, previous, self.self_conditioning))
         for _ in range(self.depth):
             y = Block()(y, condition)
         y = modulated_norm(y, condition, "modulation")
-        return nn.Dense(self.outputs * x.shape[-1], kernel_init=ZEROS, name="output")(y)
+        return Dense(self.outputs * x.shape[-1], kernel_init=ZEROS, name="output")(y)
 
 
 def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1) -> nn.Module:

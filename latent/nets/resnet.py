@@ -23,11 +23,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w channels"]:
-        y = nn.relu(nn.GroupNorm(GROUPS)(x))
+        y = nn.relu(nn.GroupNorm(GROUPS, dtype=x.dtype)(x))
         if x.shape[-1] != self.channels or self.stride != 1:
             x = Conv(self.channels, (1, 1), self.stride, use_bias=False)(y)
         y = Conv(self.channels, (3, 3), self.stride)(y)
-        return x + Conv(self.channels, (3, 3))(nn.relu(nn.GroupNorm(GROUPS)(y)))
+        return x + Conv(self.channels, (3, 3))(nn.relu(nn.GroupNorm(GROUPS, dtype=y.dtype)(y)))
 
 
 class Trunk(nn.Module):
@@ -44,7 +44,7 @@ class Trunk(nn.Module):
             for block in range(self.blocks):
                 x = Block(channels, 2 if block == 0 and stage > 1 else 1)(x)
             layers[f"stage{stage}"] = x
-        layers["pool"] = jnp.mean(nn.relu(nn.GroupNorm(GROUPS)(x)), axis=(1, 2))
+        layers["pool"] = jnp.mean(nn.relu(nn.GroupNorm(GROUPS, dtype=x.dtype)(x)), axis=(1, 2))
         return layers
 
 

@@ -252,15 +252,15 @@ def test_unnamed_layers_get_flaxs_names():
 @pytest.mark.parametrize(("ours", "flaxs"), LAYERS)
 def test_bfloat16_computes_and_float32_keeps(ours, flaxs):
     x = draw(2, 8, 8, 3)
-    layer = ours(6, (4, 4), 2, dtype=jnp.bfloat16, backend="cpu")
-    reference = flaxs(6, (4, 4), (2, 2))
+    layer, reference = ours(6, (4, 4), 2, backend="cpu"), flaxs(6, (4, 4), (2, 2))
     params = jax.jit(layer.init)(jax.random.key(0), x)
 
-    def outputs(module, params, x):
-        loss = lambda params: jnp.mean(module.apply(params, x).astype(jnp.float32) ** 2)  # noqa: E731
-        return module.apply(params, x), jax.grad(loss)(params)
+    def outputs(apply, params, x):
+        loss = lambda params: jnp.mean(apply(params, x).astype(jnp.float32) ** 2)  # noqa: E731
+        return apply(params, x), jax.grad(loss)(params)
 
-    both = jax.jit(lambda params, x: (outputs(layer, params, x), outputs(reference, params, x)))
+    narrow = lambda params, x: layer.apply(params, x, dtype=jnp.bfloat16)  # noqa: E731
+    both = jax.jit(lambda params, x: (outputs(narrow, params, x), outputs(reference.apply, params, x)))
     (y, got), (want_y, want) = both(params, x)
     assert y.dtype == jnp.bfloat16
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, got)))
