@@ -16,7 +16,7 @@ from latent.errors import UserError
 CONFIG = flags.DEFINE_string("config", None, "configs/FILE.py:VARIANT; --config.KEY=VALUE changes a key of it.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is written; the same command continues it.")
 DRY_RUN = flags.DEFINE_bool("dry-run", False, "Print the resolved config, parameters, FLOPs and memory, then stop.")
-PROFILE = flags.DEFINE_bool("profile", False, "Write a JAX trace to WORKDIR/profile.")
+PROFILE = flags.DEFINE_bool("profile", False, "Write a JAX trace of a few steps to WORKDIR/profile.")
 REPLAY = flags.DEFINE_string("replay", None, "Repeat the non-finite step of this bundle and name its first bad part.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from latent import build, parallel
+from latent import build, flops, parallel
 from latent.step import build_dispatch, cycle_length
 
 
@@ -25,13 +25,14 @@ def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
     dispatch = build_dispatch(experiment.recipe, feed.fetch, cycle, rolled=False)
     jitted = jax.jit(dispatch, donate_argnums=parallel.donated(driver.devices))
     compiled = jitted.lower(state, np.uint32(0), feed.resident, feed.inputs(0, cycle)).compile()
-    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    memory, counted = compiled.memory_analysis(), flops.of_step(experiment)
     lines = [json.dumps(settings, indent=2, sort_keys=True), ""]
     lines.append(f"parameters            {build.count_parameters(state):,}")
     for player in experiment.recipe.model.players:
         own = sum(leaf.size for name in player.owns for leaf in jax.tree.leaves(state.params.get(name, {})))
         lines.append(f"  {player.name:<19} {own:,} (every {player.every})")
-    lines.append(f"FLOPs a step          {cost.get('flops', float('nan')) / cycle:.4g} (on one device, whole batch)")
+    if counted is not None:
+        lines.append(f"FLOPs a step          {counted:.4g} (whole batch)")
     if memory is not None:
         size = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         lines.append(

@@ -28,11 +28,23 @@ REDRAW = 0.25
 
 class Timing(NamedTuple):
     """How the steps since the last line went: how many, their wall time, and how much of it the device waited for
-    input, both in seconds."""
+    input, both in seconds; the operations of one step, and the best rate (operations a second) of what a run has of
+    the devices, None where they are not known."""
 
     steps: int
     seconds: float
     waited: float
+    flops: float | None = None
+    peak: float | None = None
+
+    def performance(self) -> dict[str, float]:
+        """Operations a step and a second, and the share of the best rate (model FLOP utilisation, Chowdhery et al.
+        2022, arXiv 2204.02311, appendix B), as far as they are known."""
+        if not self.steps or self.flops is None:
+            return {}
+        rate = self.flops * self.steps / max(self.seconds, 1e-9)
+        found = {"perf/flops_per_step": self.flops, "perf/flops_per_second": rate}
+        return found if self.peak is None else {**found, "perf/mfu": rate / self.peak}
 
 
 class Logs:
@@ -71,7 +83,7 @@ class Logs:
         rate = timing.steps / max(timing.seconds, 1e-9)
         speed = {"steps_per_second": rate, "images_per_second": rate * self._batch_size}
         speed = {**speed, "input_wait": timing.waited / max(timing.seconds, 1e-9)} if timing.steps else {}
-        self._line(step, "train", {**values, **speed})
+        self._line(step, "train", {**values, **speed, **timing.performance()})
         self._soft("progress", lambda: self._progress.train(step, values, **speed))
 
     def evaluation(self, step: int, split: str, values: Mapping[str, Any]) -> None:

@@ -20,11 +20,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from latent import build, config, posthoc_ema, provenance, workdir
+from latent import build, config, flops, posthoc_ema, precision, provenance, workdir
 from latent.build import Experiment
 from latent.errors import NonFinite
 from latent.logs import Timing
 from latent.parallel import Driver
+from latent.profiling import Profile
 from latent.step import build_dispatch, cycle_length
 from latent.types import State
 from latent.workdir import WorkDirectory
@@ -86,6 +87,7 @@ class Training:
             {p: settings[p]["every"] for p in ("log", "eval", "checkpoint")}
             | {"snapshot": posthoc_ema.cadence(settings)},
         )
+        self.flops = self.peak = None
         self.profile, self.watch = profile, watch
         self._beside = ThreadPoolExecutor(1) if len(self.runs) > 1 else None
         self._reporting: Future | None = None
@@ -142,16 +144,21 @@ class Training:
             return 0
         for run in self.runs:
             run.open(step, self.driver.devices)
-        with _hearing(stop) as stop, profiling(self.runs[0].path if self.profile else None):
+        with (
+            _hearing(stop) as stop,
+            Profile(self.runs[0].path / "profile" if self.profile else None, self._say) as trace,
+        ):
             inputs = self._inputs(step)
             step, inputs = self._compile(step, inputs)
+            trace.begin()
             waited, busy_since, logged = 0.0, time.perf_counter(), step
             while True:
                 stopping = stop.signal is not None
                 if stopping or any(due(every, step, self.steps) for every in self.cadence.values()):
                     metrics = jax.device_get(self.metrics)
                     elapsed = time.perf_counter() - busy_since
-                    self._report(step, metrics, Timing(step - logged, elapsed, waited), save=stopping)
+                    timing = Timing(step - logged, elapsed, waited, self.flops, self.peak)
+                    self._report(step, metrics, timing, save=stopping)
                     if due(self.cadence["log"], step, self.steps):
                         waited, elapsed, logged = 0.0, 0.0, step
                     busy_since = time.perf_counter() - elapsed  # evaluation and saving are not training time
@@ -166,6 +173,7 @@ class Training:
                     self._say(f"stopped by {stop.signal.name} at step {step}; run again to continue.")
                     return 128 + stop.signal
                 self._dispatch(step, inputs)
+                trace.advance(self.metrics)
                 step += self.count
                 before = time.perf_counter()
                 inputs = self._inputs(step)
@@ -186,14 +194,22 @@ class Training:
         start = time.perf_counter()
         self._dispatch(step, inputs)
         jax.block_until_ready(self.metrics)
-        devices = self.driver.devices
+        devices, seconds = self.driver.devices, time.perf_counter() - start
+        self._weigh()
         parameters = build.count_parameters(build.abstract_state(self.experiment))
         for run in self.runs:
             run.message(
                 f"{parameters:,} parameters, {len(devices)} x {devices[0].device_kind}, "
-                f"{self.count} steps a dispatch; the first took {time.perf_counter() - start:.1f} s"
+                f"{self.count} steps a dispatch; the first took {seconds:.1f} s"
             )
         return step + self.count, self._inputs(step + self.count)
+
+    def _weigh(self) -> None:
+        """Counts the operations of a step, and what the devices could do of them for each run."""
+        self.flops = flops.of_step(self.experiment)
+        devices = self.driver.devices
+        best = flops.peak(devices[0].device_kind, self.experiment.config["train"].get("precision", precision.DEFAULT))
+        self.peak = best and best * len(devices) / len(self.runs)
 
     def _report(self, step: int, metrics: Any, timing: Timing, save: bool) -> None:
         """Writes what is due at this step, of every run; the next dispatch may take the state that is reported on."""
@@ -262,8 +278,3 @@ class Stop:
 
 def _hearing(stop: Stop | None) -> Any:
     return Stop() if stop is None else contextlib.nullcontext(stop)
-
-
-def profiling(directory: Path | None) -> Any:
-    """A JAX trace of what runs inside, under `directory`/profile; None: nothing."""
-    return contextlib.nullcontext() if directory is None else jax.profiler.trace(str(directory / "profile"))

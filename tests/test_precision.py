@@ -104,7 +104,7 @@ def test_losses_and_what_a_model_returns_are_those_of_float32_within_rounding():
         places = np.arange(16, dtype=np.int32)
         raw = {"x": split.x[:16], "label": split.label[:16], "index": places, "position": places}
         state, metrics = jax.jit(build_step(built.recipe))(state, np.uint32(0), raw)
-        found[kind] = metrics[built.recipe.model.players[0].name]["loss"]
+        found[kind] = float(metrics[built.recipe.model.players[0].name]["loss"])
         keys = jax.random.split(jax.random.key(0), 2)
         assert jax.eval_shape(built.recipe.model.sample, state.params, state.extra, keys).dtype == jnp.float32
     assert found["bf16"] != found["float32"]

@@ -10,7 +10,10 @@ from latent.report.page import Absent, Section
 from latent.report.plots import lines
 
 TITLE = "Training curves"
-MACHINE = ("gradient_norm", "learning_rate", "steps_per_second", "images_per_second", "input_wait")
+MACHINE = (
+    "gradient_norm", "learning_rate", "steps_per_second", "images_per_second", "input_wait",
+    "flops_per_step", "flops_per_second", "mfu",
+)  # fmt: skip
 """Terms about the machinery, shown in a fold of their own."""
 
 Series = dict[str, tuple[list[int], list[float]]]
@@ -35,7 +38,7 @@ def collect(rows: list[dict[str, Any]]) -> dict[str, Series]:
     """{term: {split: (steps, values)}}. With one player its name is left out, so that a term of the loss and the metric
     of the same name meet in one plot. Values that are not numbers (a NaN is logged as a word) are left out, and terms
     with one value, which is no curve."""
-    players = {key.partition("/")[0] for row in rows for key in row if "/" in key}
+    players = {key.partition("/")[0] for row in rows for key in row if "/" in key} - {"perf"}
     charts: dict[str, Series] = {}
     for row in rows:
         for key, value in row.items():
