@@ -47,8 +47,10 @@ def family() -> ConfigDict:
     config.model.bottleneck = "gaussian"  # gaussian | deterministic | vq | fsq
     config.model.prior = "standard_normal"  # of gaussian: standard_normal | vamp | mixture
     config.model.prior_components = 10  # of vamp and mixture
-    config.model.likelihood = "bernoulli"  # bernoulli | gaussian | laplace, and the last two with _learned
-    config.model.observation_scale = 0.1  # of gaussian and laplace: the scale, or where it starts
+    # bernoulli | gaussian | laplace, the last two with _learned | discretised_logistic | discretised_logistic_mixture
+    config.model.likelihood = "bernoulli"
+    config.model.observation_scale = 0.1  # of all but bernoulli: the scale, or where it starts
+    config.model.mixture_components = 5  # of discretised_logistic_mixture
     config.model.objective = "elbo"  # elbo | iwae
     config.model.num_samples = 1  # of z for each example: k
     config.model.rate = "kl"  # of elbo: kl | free_bits | capacity | none (what has no posterior density)

@@ -173,8 +173,9 @@ class State(NamedTuple):
 class DataSpec(NamedTuple):
     """What a model may know of the data set when it is built: the shape of one example after preprocessing, the
     number of classes (0: unlabelled), the number of training examples, the mean training example in the model's
-    range, whether every value of x is 0 or 1 (`binary`), in [0, 1] (`unit`) or any real number (`real`), and the number
-    of values of every factor of variation by name (empty: the set has none)."""
+    range, whether every value of x is 0 or 1 (`binary`), in [0, 1] (`unit`) or any real number (`real`), the number
+    of values of every factor of variation by name (empty: the set has none), and how many levels x has, 0, 1 / (levels
+    - 1), ..., 1 (0: x is no level of an image)."""
 
     name: str
     shape: tuple[int, ...]
@@ -183,3 +184,4 @@ class DataSpec(NamedTuple):
     mean: np.ndarray
     support: str
     factors: Mapping[str, int] = MappingProxyType({})
+    levels: int = 0

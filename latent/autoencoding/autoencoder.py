@@ -59,7 +59,7 @@ class Autoencoder(NamedTuple):
         """log p(x | z_k), nats, and the decoder's raw output."""
         batch, samples = z.shape[:2]
         output = self.decode(params, z.reshape(batch * samples, *z.shape[2:]))
-        repeated = jnp.broadcast_to(x[:, None], (batch, samples, *x.shape[1:])).reshape(output.shape)
+        repeated = jnp.broadcast_to(x[:, None], (batch, samples, *x.shape[1:])).reshape(batch * samples, *x.shape[1:])
         scale = params["decoder"].get("log_scale", 0.0)
         log_prob = self.likelihood.log_prob(output, repeated, scale).reshape(batch, samples)
         return log_prob, output.reshape(batch, samples, *output.shape[1:])
@@ -123,5 +123,5 @@ def make(section: config.Section, spec: DataSpec) -> Autoencoder:
 
     make_prior = config.select("latent.autoencoding.priors", section.prior, "prior", "model.prior")
     prior = make_prior(section, latent_shape, spec, posterior)
-    decoder = select("decoder")(section.net, spec.shape, likelihood.output_bias)
+    decoder = select("decoder")(section.net, likelihood.output_bias.shape, likelihood.output_bias)
     return Autoencoder(encoder, decoder, bottleneck, prior, likelihood, latent_shape)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from latent.autoencoding import discretised
 from latent.errors import UserError, unknown_name
 from latent.types import DataSpec
 
@@ -18,8 +19,9 @@ from latent.types import DataSpec
 class Likelihood(NamedTuple):
     """log_prob(output, x, log_scale) -> [B] nats, summed over an example; mean(output) -> x;
     draw(key, output [...], log_scale) -> x [...], of one example; the output bias at which an untrained decoder gives
-    the mean training example; the initial log scale where it is learned; whether exp(log_prob) is the "mass" of
-    discrete x, a "density", or "neither"."""
+    the mean training example, of the output's shape, which is that of x unless a value takes several numbers to
+    describe; the initial log scale where it is learned; whether exp(log_prob) is the "mass" of discrete x, a
+    "density", or "neither"."""
 
     log_prob: Callable[[Array, Array, Any], Float[Array, "B"]]
     mean: Callable[[Array], Array]
@@ -66,10 +68,15 @@ class Scaled(NamedTuple):
 SCALED = {"gaussian": Scaled(_gaussian, jax.random.normal), "laplace": Scaled(_laplace, jax.random.laplace)}
 """Squared error and absolute error, normalised."""
 
+DISCRETISED = ("discretised_logistic", "discretised_logistic_mixture")
+"""Probabilities of 8-bit levels."""
+
 
 def make(section: Any, spec: DataSpec) -> Likelihood:
     """Builds `model.likelihood`: "bernoulli" (x in [0, 1]), "gaussian" or "laplace" (fixed
-    `model.observation_scale`), or these with "_learned" (one scale, trained; `observation_scale` is its start)."""
+    `model.observation_scale`), or these with "_learned" (one scale, trained; `observation_scale` is its start); for
+    8-bit images "discretised_logistic" and "discretised_logistic_mixture" of `model.mixture_components`, which take
+    every scale from the decoder."""
     name = section.likelihood
     if name == "bernoulli":
         if spec.support == "real":
@@ -89,5 +96,27 @@ def make(section: Any, spec: DataSpec) -> Likelihood:
         fixed = lambda output, x, _: density.log_prob(output, x, log_scale)  # noqa: E731
         drawn = lambda key, output, _: density.draw(key, output, log_scale)  # noqa: E731
         return Likelihood(fixed, lambda output: output, drawn, spec.mean, None)
-    allowed = ["bernoulli", *SCALED, *(f"{family}_learned" for family in SCALED)]
+    if name in DISCRETISED:
+        return _discretised(section, spec)
+    allowed = ["bernoulli", *SCALED, *(f"{family}_learned" for family in SCALED), *DISCRETISED]
     raise unknown_name("model.likelihood", name, allowed)
+
+
+def _discretised(section: Any, spec: DataSpec) -> Likelihood:
+    name, scale = section.likelihood, section.observation_scale
+    if not spec.levels:
+        raise UserError(
+            f"model.likelihood={name!r} needs 8-bit images as they are (data.binarise=none, data.dequantise=False); "
+            f"{spec.name} gives other values."
+        )
+    if scale <= 0:
+        raise UserError(f"model.observation_scale={scale} must be positive.")
+    if name == "discretised_logistic":
+        made = discretised.logistic(spec.mean, scale)
+    elif section.mixture_components < 1:
+        raise UserError(f"model.mixture_components={section.mixture_components} must be at least 1.")
+    else:
+        made = discretised.mixture(spec.mean, scale, section.mixture_components)
+    log_prob = lambda output, x, _: made.log_prob(output, x)  # noqa: E731
+    draw = lambda key, output, _: made.draw(key, output)  # noqa: E731
+    return Likelihood(log_prob, made.mean, draw, made.output_bias, None, "mass")

@@ -65,7 +65,8 @@ def build(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]
     mean = np.asarray(centre_crop(mean[None], crop)[0]) if crop else mean
     mean = (mean + 0.5) / 256.0 if dequantise else mean / 255.0
     support = "binary" if binarise != "none" or (binary and not dequantise) else "unit"
-    return dataset, _spec(dataset, shape, mean, support), prepare
+    levels = 256 if support == "unit" and not dequantise else 0
+    return dataset, _spec(dataset, shape, mean, support, levels), prepare
 
 
 def _vectors(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]:
@@ -83,11 +84,11 @@ def _vectors(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, Prepare
     return dataset, spec, lambda raw, streams, train: {**raw, "x": jnp.asarray(raw["x"])}
 
 
-def _spec(dataset: Dataset, shape: tuple[int, ...], mean: Float[np.ndarray, "..."], support: str) -> DataSpec:
-    size = len(dataset.splits["train"].x)
-    return DataSpec(
-        dataset.name, shape, dataset.num_classes, size, mean.astype(np.float32), support, dict(dataset.factors)
-    )
+def _spec(
+    dataset: Dataset, shape: tuple[int, ...], mean: Float[np.ndarray, "..."], support: str, levels: int = 0
+) -> DataSpec:
+    size, factors = len(dataset.splits["train"].x), dict(dataset.factors)
+    return DataSpec(dataset.name, shape, dataset.num_classes, size, mean.astype(np.float32), support, factors, levels)
 
 
 # Once, on the host ---------------------------------------------------------------------------------------------
