@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     data.broken_limit = 10  # of folder: files that may be left out because they cannot be read
     data.device_budget = 2 * 1024**3  # bytes: sets up to this size are kept on every device, larger ones are streamed
     data.workers = 2  # threads that read ahead what is streamed
+    data.encode_once = False  # of a model on a frozen first stage: encode the training split once, not every batch
     data.resize = placeholder(int)  # side length of the central square after resizing, once, with antialiasing
     data.crop = placeholder(int)  # side length: random crop while training, centre crop in evaluation
     data.crop_padding = 0  # zeros around the image before a random crop
@@ -78,6 +79,7 @@ def judge_samples(config: ConfigDict, extractor: str, num_samples: int) -> None:
     judged = {"extractor": extractor, "num_samples": num_samples}
     options = {
         "frechet_distance": judged,
+        "frechet_prior": judged,
         "frechet_reconstruction": {"extractor": extractor},
         "kid": {**judged, "num_subsets": 0, "subset_size": 100},  # 0: all pairs; the literature's are 100 of 1000
         "class_score": judged,

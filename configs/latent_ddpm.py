@@ -15,6 +15,7 @@ def family() -> ConfigDict:
     config = base.get_config()
     config.model.name = "latent_ddpm"
     config.model.first_stage = ""  # work directory of a trained autoencoder; "": diffuse pixels
+    config.model.latents = "sample"  # sample | mean: of the first stage's posterior, what is diffused
     config.model.weak = ""  # work directory of a weaker run of the same kind, for --autoguidance
     config.model.classifier = ""  # work directory of a classifier of the same data, for --classifier_scale
     config.model.conditional = True  # on the set's classes
@@ -24,12 +25,12 @@ def family() -> ConfigDict:
     config.model.weighting = ConfigDict({"name": "uniform", "options": ConfigDict()})
     config.model.times = ConfigDict({"name": "low_discrepancy", "options": ConfigDict()})
     config.model.net = net = ConfigDict()
-    net.name = "residual_mlp"  # residual_mlp | unet | dit
-    net.width = 256  # of residual_mlp and dit
-    net.depth = 4
-    net.patch = 2  # of dit: the side of a token, or numbers in a vector's token
-    net.heads = 4  # of dit and unet
-    net.qk_norm = False  # of dit
+    net.name = "residual_mlp"  # residual_mlp | unet | dit | uvit
+    net.width = 256  # of residual_mlp, dit and uvit
+    net.depth = 4  # of the same; odd of uvit
+    net.patch = 2  # of dit and uvit: the side of a token, or of dit numbers in a vector's token
+    net.heads = 4  # of dit, uvit and unet
+    net.qk_norm = False  # of dit and uvit
     net.remat = False  # of dit
     net.channels = (64, 128)  # of unet: one width a level
     net.num_blocks = 2

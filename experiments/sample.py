@@ -3,6 +3,7 @@
 python -m experiments.sample --workdir=runs/vae --num=64 --out=samples.png
 python -m experiments.sample --workdir=runs/gan --num=64 --out=threes.png --label=3 --truncation=1
 python -m experiments.sample --workdir=runs/vae --num=64 --out=fitted.png --density=mixture:10
+python -m experiments.sample --workdir=runs/ddpm --num=64 --out=samples.png --nearest=nearest.png
 python -m experiments.sample --workdir=runs/ddpm --mode=invert --input=test:3,8 --out=inverted.png
 python -m experiments.sample --workdir=runs/ddpm --mode=interpolate --input=test:3,8 --num=8 --out=between.png
 python -m experiments.sample --workdir=runs/ddpm --mode=img2img --input=photo.png --strength=0.6 --out=edited.png
@@ -12,6 +13,7 @@ python -m experiments.sample --workdir=runs/pixels --mode=inpaint --input=test:3
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,9 @@ NUM = flags.DEFINE_integer(
 OUT = flags.DEFINE_string("out", None, "A .png (images) or .npz file (key x, and what else an edit gives).")
 SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on the seed and on i only.")
 LABEL = flags.DEFINE_integer("label", None, "The class of every sample, where the model was trained with labels.")
+NEAREST = flags.DEFINE_string(
+    "nearest", None, "Also draw the first samples above the training examples they are nearest to, into this .png."
+)
 MODE = flags.DEFINE_string(
     "mode", "generate", "generate, or of a diffusion model: invert, img2img, inpaint, interpolate."
 )
@@ -39,6 +44,8 @@ RESAMPLINGS = flags.DEFINE_integer("resamplings", None, "Of inpaint: how often e
 OF_EDITS = {"img2img": (STRENGTH,), "inpaint": (MASK, RESAMPLINGS)}
 NUMBERS = {"generate": 64, "interpolate": 8, "invert": 1}
 VARIANTS = 4
+COMPARED, NEAR, OTHERS = 12, 3, 50
+"""Samples that --nearest draws, training examples below each, and the others by which a copy is told."""
 
 
 def check_flags() -> None:
@@ -46,7 +53,7 @@ def check_flags() -> None:
     if NUM.value is not None and NUM.value < 1:
         raise UserError(f"--num={NUM.value} must be at least 1.")
     of_other_modes = [flag for mode, found in OF_EDITS.items() if mode != MODE.value for flag in found]
-    of_other_modes.append(INPUT if MODE.value == "generate" else sampling.DENSITY)
+    of_other_modes += (INPUT,) if MODE.value == "generate" else (sampling.DENSITY, NEAREST)
     for flag in of_other_modes:
         if flag.value is not None:
             raise UserError(f"--{flag.name}={flag.value} means nothing with --mode={MODE.value}.")
@@ -77,16 +84,32 @@ def edited(run: Any, num: int) -> tuple[dict[str, np.ndarray], int]:
     return found, num if MODE.value == "interpolate" else count
 
 
+def draw_nearest(run: Any, x: np.ndarray, path: Path) -> None:
+    """Draws the first samples above their nearest training examples; prints how many of all samples are copies."""
+    from latent import pictures
+    from latent.analysis import neighbours
+
+    train = run.examples("train")["x"]
+    found = neighbours.nearest(x, train, min(1 + OTHERS, len(train)))
+    shown, near = found.distance[:COMPARED, :NEAR], train[found.index[:COMPARED, :NEAR]]
+    title = f"Samples above the training images nearest to them, of {len(train):,}; below: Euclidean distance"
+    pictures.beside_nearest(x[:COMPARED], near, shown, path, title)
+    print(f"{neighbours.copies(found).sum()} of {len(x)} samples are copies of a training image: {path}")
+
+
 def main() -> int:
     """Returns the exit code."""
     check_flags()
     out = command_line.output_file("out", OUT.value, (".png", ".npz"))
+    nearest = command_line.output_file("nearest", NEAREST.value, (".png",)) if NEAREST.value else None
     import latent
     from latent import pictures
 
     run = latent.load(WORKDIR.value, STEP.value)
-    if out.suffix == ".png" and not pictures.is_image(run.spec):
-        raise UserError(f"--out={out}: examples of shape {run.spec.shape} are no pictures; use .npz.")
+    for flag, file in (("out", out), ("nearest", nearest)):
+        if file is not None and file.suffix == ".png" and not pictures.is_image(run.spec):
+            told = "; use .npz." if flag == "out" else "."
+            raise UserError(f"--{flag}={file}: examples of shape {run.spec.shape} are no pictures{told}")
     num = NUM.value or NUMBERS.get(MODE.value, VARIANTS)
     if MODE.value == "generate":
         found = {"x": np.asarray(sampling.applied(run).sample(num, SEED.value, LABEL.value))}
@@ -106,6 +129,8 @@ def main() -> int:
         sheet = pictures.grid(np.concatenate([*above, found["x"]]), columns, pictures.magnification(run.spec))
         Image.fromarray(sheet).save(out)
     print(f"{told} of {run.workdir} at step {run.step}: {out}")
+    if nearest is not None:
+        draw_nearest(run, found["x"], nearest)
     return 0
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import config as configs
-from latent import evaluate, first_stage, loops, optim, parallel, posthoc_ema, precision, rng, tracking
+from latent import encoded, evaluate, first_stage, loops, optim, parallel, posthoc_ema, precision, rng, tracking
 from latent.data import dataset as datasets
 from latent.data import feed as feeds
 from latent.data import preprocess
@@ -45,11 +45,16 @@ class Experiment(NamedTuple):
         told = f"step {step} of {self.config['train']['steps']}, {self.epochs(step):.1f} epochs"
         return f"{told} of the published {published}" if published else told
 
-    def feed(self) -> feeds.Feed:
-        """The batches to train on."""
-        data, split = self.config["data"], self.dataset.splits["train"]
-        batch_size = self.config["train"]["batch_size"]
-        return feeds.build(split, self.config["seed"], batch_size, data["device_budget"], data["workers"])
+    def feed(self, state: State, sharding: Any = None) -> feeds.Feed:
+        """The batches to train on. Where the split is encoded once, `state` holds what encodes it; of an abstract
+        state they are right in shape only. `sharding` is that of a batch in evaluation."""
+        data, batch_size = self.config["data"], self.config["train"]["batch_size"]
+        split, once = self.dataset.splits["train"], _encodes_once(self.config)
+        if once:
+            training = self.evaluation_data("train", self.config["seed"], "", sharding)
+            split = encoded.split(training, state, datasets.data_directory(data["dir"]), data["device_budget"])
+        feed = feeds.build(split, self.config["seed"], batch_size, data["device_budget"], data["workers"])
+        return feeds.of_codes(feed) if once else feed
 
     def evaluation_data(self, split: str, seed: int, average: str, sharding: Any = None) -> EvaluationData:
         """The split, ready for metrics. Its protocol is everything about the data that a number depends on."""
@@ -103,9 +108,12 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
     else:
         dataset = datasets.load(section.data.name, section.data.dir, _data_options(section.data))
         dataset, spec, prepare = preprocess.build(section.data, dataset)
+        prepare = encoded.or_codes(prepare)
     if section.train.batch_size > spec.size:
         raise UserError(f"train.batch_size={section.train.batch_size} is larger than the training split ({spec.size}).")
     model = configs.select("latent.models", section.model.name, "build", "model.name")(section.model, spec)
+    if _encodes_once(config):
+        encoded.require(model, section)
     model = precision.computed(model, config["train"].get("precision", precision.DEFAULT))
     players = [player.name for player in model.players]
     for part in ("optimizer", "hparams"):
@@ -125,6 +133,10 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
     _check_evaluation_and_logs(experiment)
     _check_overridden(experiment, set(overridden))
     return experiment
+
+
+def _encodes_once(config: Mapping[str, Any]) -> bool:
+    return config["data"].get("encode_once", False)  # runs from before there was a choice have no such key
 
 
 def _data_options(data: configs.Section) -> datasets.Options:
@@ -198,9 +210,9 @@ def abstract_state(experiment: Experiment) -> State:
 
 def rollable(experiment: Experiment) -> bool:
     """Whether training steps of this experiment may stand in a compiled loop on this backend."""
-    cycle, batches = cycle_length(experiment.recipe.model), experiment.feed()
-    one_cycle = build_dispatch(experiment.recipe, batches.fetch, cycle, rolled=False)
     state = abstract_state(experiment)
+    cycle, batches = cycle_length(experiment.recipe.model), experiment.feed(state)
+    one_cycle = build_dispatch(experiment.recipe, batches.fetch, cycle, rolled=False)
     return loops.rollable(one_cycle, state, np.uint32(0), batches.resident, batches.inputs(0, cycle))
 
 

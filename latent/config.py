@@ -21,7 +21,16 @@ from latent.errors import UserError, unknown_name
 
 FILE = "config.json"
 
-MAY_CHANGE = ("log.", "eval.", "checkpoint.", "parallel.", "data.dir", "data.device_budget", "data.workers")
+MAY_CHANGE = (
+    "log.",
+    "eval.",
+    "checkpoint.",
+    "parallel.",
+    "data.dir",
+    "data.device_budget",
+    "data.workers",
+    "data.encode_once",
+)
 """Keys that a continued run may change: none of them changes what is computed beyond rounding."""
 
 

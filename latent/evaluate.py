@@ -142,9 +142,12 @@ class EvaluationData:
         return self.map(_terms, state)
 
     def _output_names(self, function: Callable[..., PyTree], state: State) -> set[str]:
-        call = self._compile(function, {})
+        return set(self.shapes(function, state))
+
+    def shapes(self, function: Callable[..., PyTree], state: State) -> PyTree:
+        """Shapes and dtypes of what `map` gives for one example; the state may be abstract."""
         raw = self._raw(np.zeros(1, np.int32), sharded=False)
-        return set(jax.eval_shape(call, state, np.uint32(self.seed), raw))
+        return jax.eval_shape(self._compile(function, {}), state, np.uint32(self.seed), raw)
 
     def once(self, key: Any, compute: Callable[[], Any]) -> Any:
         """compute() the first time, later the same again, under other seeds as well: for what follows from this split
@@ -160,6 +163,15 @@ class EvaluationData:
         if drawn is None or drawn[0] is not state or drawn[1] != classes or len(drawn[2]) < count:
             self._drawn = drawn = (state, classes, self._draw(state, count, classes))
         return drawn[2][:count]
+
+    def drawn_by(self, sample: Callable[..., Array]) -> EvaluationData:
+        """The same data, whose samples another function than the model's `sample` draws, from the same keys; how the
+        model's own are drawn is no part of the protocol."""
+        other = copy.copy(self)
+        other.model = self.model._replace(sample=sample)
+        other.protocol = {name: value for name, value in self.protocol.items() if name != "sampling"}
+        other._compiled, other._drawn = {}, None
+        return other
 
     def forget(self) -> None:
         """Lets go of the samples, and of the state they were drawn from."""

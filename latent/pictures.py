@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -39,6 +40,39 @@ def magnification(spec: DataSpec) -> int:
 def is_image(spec: DataSpec) -> bool:
     """Whether examples can be shown: [H, W, 1 or 3] in [0, 1]."""
     return len(spec.shape) == 3 and spec.shape[-1] in (1, 3) and spec.support != "real"
+
+
+def beside_nearest(
+    samples: Float[np.ndarray, "N H W C"],
+    neighbours: Float[np.ndarray, "N k H W C"],
+    distances: Float[np.ndarray, "N k"],
+    path: Path,
+    title: str,
+) -> None:
+    """Draws every sample above its nearest training examples, the nearest first, each with its distance, as PNG."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    count, near = distances.shape
+    rows = [samples, *np.swapaxes(neighbours, 0, 1)]
+    names = ["sample", "nearest", *(f"{place}. nearest" for place in range(2, near + 1))]
+    figure, axes = plt.subplots(
+        near + 1, count, figsize=(0.8 * count + 0.9, 0.98 * (near + 1) + 0.5), layout="constrained", squeeze=False
+    )
+    for row, (name, images) in enumerate(zip(names, rows, strict=True)):
+        for column, image in enumerate(np.clip(images, 0.0, 1.0)):
+            place = axes[row, column]
+            place.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
+            place.set(xticks=[], yticks=[])
+            place.spines[:].set(visible=row == 0, color="#d55e00", linewidth=1.5)
+            if row:
+                place.set_xlabel(f"{distances[column, row - 1]:.2f}", fontsize=7, labelpad=1)
+        axes[row, 0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=140)
+    plt.close(figure)
 
 
 class Gallery:

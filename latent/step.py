@@ -236,7 +236,7 @@ def diagnose(recipe: Recipe, state: State, seed: Seed, raw_batch: Batch, phase: 
     report: dict[str, Any] = {}
     for part in ("params", "extra", "opt", "hparams"):
         report |= {f"{part}/{name}": value for name, value in getattr(state, part).items()}
-    report["batch"] = prepared(recipe, state, seed, "data", raw_batch)[0]["x"]
+    report["batch"] = prepared(recipe, state, seed, "data", raw_batch)[0]
     for player in recipe.model.players:
         if not moves(player, phase):
             continue

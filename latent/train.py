@@ -91,6 +91,8 @@ class Training:
         self.profile, self.watch = profile, watch
         self._beside = ThreadPoolExecutor(1) if len(self.runs) > 1 else None
         self._reporting: Future | None = None
+        for run, state in zip(self.runs, states, strict=True):
+            run.feed = run.experiment.feed(state, driver.split)
         self.feed = driver.feed([run.feed for run in self.runs])
         self.state = driver.join(states)
         self._plan_dispatch()

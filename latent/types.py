@@ -27,6 +27,7 @@ vectors, codebooks, measured latent statistics)."""
 Batch = dict[str, Any]
 """One batch: `x` [B, ...] data in the model's range, `label` [B] int32 (-1 where the set has none), `index` [B]
 place in the split, `position` [B] place in the global batch (while training) or in the split (in evaluation).
+Where the training split was encoded once (`Model.codes`), training batches have `codes` [B, ...] in the place of `x`.
 Where the set has factors of variation (`DataSpec.factors`), `factors` [B, F] int32 are the indices of their values; no
 model may need them: they are what its codes are judged by."""
 
@@ -108,6 +109,18 @@ class Latent(NamedTuple):
     info: dict[str, Any]
 
 
+class Codes(NamedTuple):
+    """What training needs of an example where a frozen component is all that looks at it: computed once for the
+    training split, it may stand in a batch as `codes` in the place of `x`.
+
+    encode    (params, extra, x [B, ...]) -> [B, ...] float32, of the frozen components of params and extra alone
+    identity  what the numbers depend on besides x: digests and settings, for JSON
+    """
+
+    encode: Callable[[Params, Extra, Shaped[Array, "B ..."]], Float[Array, "B ..."]]
+    identity: Mapping[str, Any]
+
+
 class Model(NamedTuple):
     """A generative model as pure functions; what a family cannot do is None.
 
@@ -129,6 +142,8 @@ class Model(NamedTuple):
     edits       {name: (params, extra, keys [N], x [N, ...], condition [N] or None, **options) -> {"x": [M, ...], ...}}:
                 what can be made of given examples; they compile themselves, as `sample` does
     classes     how many classes `sample` can be asked for; 0: `condition` must be None
+    sample_prior  `sample` of the frozen first stage alone: decoded draws of its own prior, where it has one
+    codes       what the losses and `terms` take in the place of x, where a frozen component alone looks at x
     loads       components of params and extra whose arrays another run trained; their config key `model.<name>` names
                 its work directory, and no player owns them
     """
@@ -147,6 +162,8 @@ class Model(NamedTuple):
     likelihoods: Mapping[str, LikelihoodFn] = MappingProxyType({})
     edits: Mapping[str, EditFn] = MappingProxyType({})
     classes: int = 0
+    sample_prior: Callable[..., Shaped[Array, "N ..."]] | None = None
+    codes: Codes | None = None
     loads: tuple[str, ...] = ()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from latent import build, checkpoint, config, evaluate, failure, posthoc_ema, provenance
 from latent.build import Experiment
+from latent.data.feed import Feed
 from latent.evaluate import EvaluationData
 from latent.logs import Logs, Timing
 from latent.pictures import Gallery
@@ -29,7 +30,7 @@ class WorkDirectory:
         self.experiment, self.path = experiment, path
         self.failure = ""
         self._data, self._gallery, self._stream = data, gallery, stream
-        self.feed = experiment.feed()
+        self.feed: Feed | None = None  # who trains makes it, from the state that it trains
         keep = experiment.config["checkpoint"]
         self.checkpoints = checkpoint.Checkpoints(path, keep["keep"], keep["best_metric"], keep["best_mode"])
         self._snapshots = posthoc_ema.Snapshots(path)

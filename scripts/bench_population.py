@@ -70,8 +70,9 @@ def of_population(experiments: list[build.Experiment], devices: int) -> Callable
 
 def one_after_another(experiments: list[build.Experiment], steps: int = 100) -> Callable[[], float]:
     """The same for a scan over the members, in which each takes its steps in a scan."""
-    which = population.axes(build.abstract_state(experiments[0]), ())._replace(step=0)
-    feeds = [experiment.feed() for experiment in experiments]
+    abstract = build.abstract_state(experiments[0])
+    which = population.axes(abstract, ())._replace(step=0)
+    feeds = [experiment.feed(abstract) for experiment in experiments]
     dispatch = build_dispatch(experiments[0].recipe, feeds[0].fetch, steps, rolled=True)
     seeds = np.arange(len(experiments), dtype=np.uint32)
     inputs = jax.tree.map(lambda *leaves: np.stack(leaves), *(feed.inputs(0, steps) for feed in feeds))

@@ -19,7 +19,8 @@ echo
 echo
 "$python" -m experiments.evaluate --workdir="$run/ddpm"
 echo
-"$python" -m experiments.sample --workdir="$run/ddpm" --num=64 --guidance=2 --out="$run/ddpm_samples.png"
+"$python" -m experiments.sample --workdir="$run/ddpm" --num=64 --guidance=2 \
+  --out="$run/ddpm_samples.png" --nearest="$run/ddpm_nearest.png"
 echo
 "$python" -m experiments.analyze --workdir="$run"
 echo
@@ -28,4 +29,5 @@ ls -1 "$run"/images/*reconstructions.png | sort -V | tail -n 1
 echo "$run/samples.png"
 echo "$run/map.png"
 echo "$run/ddpm_samples.png"
+echo "$run/ddpm_nearest.png   (samples above the training images nearest to them)"
 echo "$run/report/index.html   (open it in a browser: the latent report)"

@@ -370,7 +370,8 @@ def test_a_population_is_split_into_parts_that_fit(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(memory, "needed", lambda analysis: asked.append(original(analysis)) or asked[-1])
     fixed = {**QUIET, "parallel.devices": 1}
     assert sweep(tmp_path / "whole", fixed=fixed, seeds=5)[0] == 0
-    data = memory.size(build.build(config.read(tmp_path / "whole" / "seed=0")).feed().resident)
+    built = build.build(config.read(tmp_path / "whole" / "seed=0"))
+    data = memory.size(built.feed(build.abstract_state(built)).resident)
     budget = (asked[0] + data) // 2
     monkeypatch.setattr(memory, "budget", lambda devices: budget)
     capsys.readouterr()

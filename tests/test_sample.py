@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.test_commands import run_all
 
@@ -25,7 +26,7 @@ def results(tmp_path_factory):
         sample("gan", "last", "--label=24"),
         sample("gan", "near", "--label=0", "--truncation=0.01"),
         sample("vae", "prior"),
-        sample("vae", "fitted", "--density=mixture:2"),
+        sample("vae", "fitted", "--density=mixture:2", f"--nearest={folder}/nearest.png"),
         ["evaluate", f"--workdir={folder}/gan", "--metrics=mode_coverage", "--truncation=0.01"],
         ["train", *DDPM, f"--workdir={folder}/ddpm"],
         sample("ddpm", "guided", "--label=3", "--guidance=2", "--guidance_interval=0.2,5", "--guidance_rescale=0.7"),
@@ -44,6 +45,8 @@ def results(tmp_path_factory):
         sample("vae", "bad", "--label=1"),
         sample("vae", "bad", "--density=kde"),
         sample("gan", "bad", "--density=gaussian"),
+        sample("gan", "bad", f"--nearest={folder}/bad.png"),
+        sample("ddpm", "bad", "--mode=invert", "--input=test:1", f"--nearest={folder}/bad.png"),
         ["train", GAN[0], "--config.model.ada.images=9", f"--workdir={folder}/bad"],
         [
             "train",
@@ -72,6 +75,13 @@ def test_a_density_is_drawn_from_in_place_of_the_prior(results):
     assert prior.shape == fitted.shape and not np.allclose(prior, fitted)
 
 
+def test_samples_are_drawn_above_their_nearest_training_images(results):
+    folder, found = results
+    assert "of 64 samples are copies of a training image" in found[7][1]
+    height, width, _ = np.asarray(Image.open(folder / "nearest.png")).shape
+    assert width > 2 * height > 0
+
+
 def test_how_samples_were_drawn_is_in_the_passport(results):
     folder, _ = results
     rows = json.loads((folder / "gan" / "evaluation" / "2.json").read_text())
@@ -97,6 +107,8 @@ def test_what_means_nothing_exits_2_and_says_why(results):
         ["--label=1", "'vae'"],
         ["--density='kde'", "mixture:K"],
         ["cannot decode"],
+        ["--nearest=", "no pictures"],
+        ["--nearest=", "--mode=invert"],
         ["model.ada.images"],
         ["hparams.critic.gradient_penalty"],
         ["model.augment='diffaugment'", "mixture_2d"],

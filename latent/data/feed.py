@@ -69,6 +69,16 @@ def streamed_feed(split: Split, seed: int, batch_size: int, workers: int = 1) ->
     return Feed({}, _ReadAhead(read, workers, step_bytes), lambda resident, step_inputs: step_inputs, step_bytes)
 
 
+def of_codes(feed: Feed) -> Feed:
+    """The feed of a split whose `x` are codes, which a batch calls so."""
+
+    def fetch(resident: PyTree, step_inputs: dict[str, Any]) -> Batch:
+        batch = feed.fetch(resident, step_inputs)
+        return {("codes" if part == "x" else part): array for part, array in batch.items()}
+
+    return feed._replace(fetch=fetch)
+
+
 def _places(size: int, seed: int, batch_size: int) -> Callable[[int, int], Inputs]:
     epochs = order(seed, size)
 

@@ -69,6 +69,17 @@ def build(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]
     return dataset, _spec(dataset, shape, mean, support, levels), prepare
 
 
+def drawn(section: Any) -> tuple[str, ...]:
+    """The keys of the section `data` by which training sees other pixels of an example at every use."""
+    chosen = {
+        "flip": section.flip,
+        "crop": section.crop is not None,
+        "dequantise": section.dequantise,
+        "binarise": section.binarise in ("dynamic", "seeded"),
+    }
+    return tuple(f"data.{key}={section[key]}" for key, random in chosen.items() if random)
+
+
 def _vectors(section: Any, dataset: Dataset) -> tuple[Dataset, DataSpec, PrepareFn]:
     for key, neutral in (
         ("binarise", "none"),

@@ -53,7 +53,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     Raises UserError for unknown names, options that do not fit them, a prediction that the schedule rules out, labels
     where the set has none, nets that the latent's shape does not suit, and runs that do not fit this one.
     """
-    space = spaces.latents(section.first_stage_run, spec) if section.first_stage else spaces.pixels(spec)
+    space = _space(section, spec)
     denoiser = _denoiser(section, space, spec)
     guides = Guides(_weak(section, space, spec), _classifier(section, space, spec))
     labelled = denoiser.conditional or guides.log_prob is not None
@@ -79,7 +79,10 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     ) -> dict[str, Float[Array, "B"]]:
         """The weighted and the plain squared error of the net's output, averaged over z, and the bits of a step."""
         keys = context.keys
-        z = jax.lax.stop_gradient(space.encode(params, extra, batch["x"], keys("posterior")))
+        if "codes" in batch:
+            z = space.from_codes(batch["codes"], keys("posterior"))
+        else:
+            z = jax.lax.stop_gradient(space.encode(params, extra, batch["x"], keys("posterior")))
         size = len(context.gather(batch["position"]))
         t = law.draw(path, keys("time"), batch["position"], size)
         eps = jax.vmap(lambda key: jax.random.normal(key, space.shape))(keys("noise"))
@@ -120,8 +123,17 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         likelihoods=densities.likelihoods(generator, spec.support, bool(section.first_stage)),
         edits=edits.edits(generator),
         classes=classes,
+        sample_prior=space.sample_prior,
+        codes=space.codes,
         loads=loads,
     )
+
+
+def _space(section: config.Section, spec: DataSpec) -> spaces.Space:
+    if not section.first_stage:
+        return spaces.pixels(spec)
+    # Runs from before there was a choice have no such key.
+    return spaces.latents(section.first_stage_run, spec, section.latents if "latents" in section else "sample")
 
 
 def _denoiser(section: config.Section, space: spaces.Space, spec: DataSpec) -> Denoiser:

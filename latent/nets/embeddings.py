@@ -60,23 +60,24 @@ class Conditioning(nn.Module):
 
     The table has num_classes + 1 rows; the last one is the null token, which stands for no label: for None and for a
     negative label. A label of num_classes asks for it as well, a greater one gives NaN. With num_classes=0 there is
-    no table and the label is ignored.
+    no table and the label is ignored. Not `joined`: one token [B, 1, width] for the time and one for the label.
     """
 
     width: int
     frequencies: int
     num_classes: int
     kernel_init: Any = nn.initializers.lecun_normal()
+    joined: bool = True
 
     @nn.compact
-    def __call__(self, t: Float[Array, "B"], label: Int[Array, "B"] | None) -> Float[Array, "B width"]:
+    def __call__(self, t: Float[Array, "B"], label: Int[Array, "B"] | None) -> Float[Array, "B ... width"]:
         embedding = sinusoidal(TIME_SCALE * t, self.frequencies)
         embedding = nn.silu(Dense(self.width, kernel_init=self.kernel_init, name="time_1")(embedding))
         embedding = Dense(self.width, kernel_init=self.kernel_init, name="time_2")(embedding)
         if not self.num_classes:
-            return embedding
+            return embedding if self.joined else embedding[:, None]
         if label is None:
             label = jnp.full(t.shape, self.num_classes)
         rows = jnp.where(label < 0, self.num_classes, label)
         table = nn.Embed(self.num_classes + 1, self.width, embedding_init=nn.initializers.normal(0.02), name="label")
-        return embedding + table(rows)
+        return embedding + table(rows) if self.joined else jnp.stack([embedding, table(rows)], axis=1)

@@ -177,3 +177,19 @@ def test_a_trajectory_ends_in_the_sample(runs):
     assert seen.shape == data.shape == (4, *x.shape)
     np.testing.assert_allclose(data[-1], x, atol=1e-5)
     assert not np.allclose(seen[0], seen[-1], atol=1e-3)
+
+
+def test_the_first_stages_own_prior_is_compared_with_the_diffusion(runs):
+    """The distance of the prior is what the first run says of itself: same seed, same keys, same decoder."""
+    stage, second = (latent.load(path) for path in runs)
+    judged = {"extractor": "lenet_digits", "num_samples": 100}
+    sampled = second.with_sampling(steps=2)
+    own, prior, ratio, low, high = sampled.evaluate(["frechet_prior"], options={"frechet_prior": judged})
+    (alone,) = stage.evaluate(["frechet_distance"], options={"frechet_distance": judged})
+    (here,) = sampled.evaluate(["frechet_distance"], options={"frechet_distance": judged})
+    assert prior.value == pytest.approx(alone.value, rel=1e-4)
+    assert (own.name, own.protocol) == (here.name, here.protocol) and own.value == pytest.approx(here.value, rel=1e-6)
+    assert ratio.value == pytest.approx(own.value / prior.value, rel=1e-6)
+    assert low.value < ratio.value < high.value
+    assert "sampling" in ratio.protocol and "sampling" not in prior.protocol
+    assert "sample_prior" in stage.evaluate(["frechet_prior"], options={"frechet_prior": judged})[0].reason

@@ -16,8 +16,9 @@ SECTIONS = {
     "residual_mlp": {"width": 16, "depth": 2},
     "unet": {"channels": (8, 12), "num_blocks": 1, "attention_levels": (1,), "heads": 2},
     "dit": {"patch": 1, "width": 16, "depth": 2, "heads": 2, "qk_norm": True, "remat": False},
+    "uvit": {"patch": 2, "width": 16, "depth": 3, "heads": 2, "qk_norm": False},
 }
-SHAPES = {"residual_mlp": [(6,)], "unet": [(5, 4, 2)], "dit": [(4, 4, 2), (6,)]}
+SHAPES = {"residual_mlp": [(6,)], "unet": [(5, 4, 2)], "dit": [(4, 4, 2), (6,)], "uvit": [(4, 4, 2)]}
 CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
 each = pytest.mark.parametrize(("name", "shape"), CASES)
 
