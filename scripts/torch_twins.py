@@ -156,9 +156,9 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """latent/nets/unet.py for sides that halve evenly."""
+    """latent/nets/unet.py for grids of `size` [h, w] that halve evenly."""
 
-    def __init__(self, params: Arrays, section: Any):
+    def __init__(self, params: Arrays, section: Any, size: tuple[int, int]):
         super().__init__()
         self.levels, self.num_blocks = len(section.channels), section.num_blocks
         self.attended = set(section.attention_levels)
@@ -215,22 +215,24 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """latent/nets/dit.py for grids."""
+    """latent/nets/dit.py for grids of `size` [h, w]."""
 
-    def __init__(self, params: Arrays, section: Any):
+    def __init__(self, params: Arrays, section: Any, size: tuple[int, int]):
         super().__init__()
         blocks, self.patch = params["blocks"], section.patch
+        grid = (size[0] // self.patch, size[1] // self.patch)
         self.conditioning = Conditioning(params["Conditioning_0"])
         self.blocks = nn.ModuleList(DiTBlock(_layer(blocks, i), section.heads) for i in range(section.depth))
         self.input, self.output, self.modulation = (dense(params[name]) for name in ("input", "output", "modulation"))
+        positions = embeddings.grid_positions(grid, self.input.out_features)
+        self.register_buffer("positions", torch.from_numpy(positions))
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         condition, patch = self.conditioning(t, label), self.patch
         batch, channels, height, width = x.shape
         cut = x.view(batch, channels, height // patch, patch, width // patch, patch)
         tokens = self.input(cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels))
-        positions = embeddings.grid_positions((height // patch, width // patch), tokens.shape[2])
-        tokens = tokens + torch.from_numpy(positions)
+        tokens = tokens + self.positions
         for block in self.blocks:
             tokens = block(tokens, condition)
         shift, scale = self.modulation(condition)[:, None].chunk(2, dim=2)
@@ -252,7 +254,8 @@ def vae_step(twin: ConvVAE, images: Tensor, batch_size: int, rate: float = 1e-3)
     optimizer = torch.optim.Adam(twin.parameters(), rate)
 
     def step() -> Tensor:
-        x = images[torch.randint(len(images), (batch_size,))].permute(0, 3, 1, 2) / 255.0
+        chosen = torch.randint(len(images), (batch_size,), device=images.device)
+        x = images[chosen].permute(0, 3, 1, 2) / 255.0
         loss = twin.loss(torch.bernoulli(x))
         optimizer.zero_grad()
         loss.backward()
@@ -267,14 +270,15 @@ def diffusion_step(
 ) -> Callable[[], Tensor]:
     """One training step of a denoiser of `grids` [N, C, H, W]: v-prediction on the cosine path, dropped labels, the
     gradient's norm clipped at 1, Adam, averaged weights."""
-    weights = list(twin.parameters())
+    weights, place = list(twin.parameters()), grids.device
     optimizer, averaged = torch.optim.Adam(weights, rate), [weight.detach().clone() for weight in weights]
     null = twin.conditioning.label.num_embeddings - 1
 
     def step() -> Tensor:
-        chosen = torch.randint(len(grids), (batch_size,))
-        z, t, noise = grids[chosen], torch.rand(batch_size), torch.randn(batch_size, *grids.shape[1:])
-        label = torch.where(torch.rand(batch_size) < 0.1, null, labels[chosen])
+        chosen = torch.randint(len(grids), (batch_size,), device=place)
+        z, t = grids[chosen], torch.rand(batch_size, device=place)
+        noise = torch.randn(batch_size, *grids.shape[1:], device=place)
+        label = torch.where(torch.rand(batch_size, device=place) < 0.1, null, labels[chosen])
         alpha, sigma = (f(0.5 * math.pi * t)[:, None, None, None] for f in (torch.cos, torch.sin))
         loss = F.mse_loss(twin(alpha * z + sigma * noise, t, label), alpha * noise - sigma * z)
         optimizer.zero_grad()
@@ -289,13 +293,11 @@ def diffusion_step(
 
 
 @torch.no_grad()
-def ddim(twin: nn.Module, label: Tensor, shape: tuple[int, ...], steps: int) -> Tensor:
-    """DDIM with eta=0 on the cosine path, trailing times: samples [N, *shape], one for each label."""
-    x = torch.randn(len(label), *shape)
-    times = torch.linspace(1.0, 0.0, steps + 1)
-    for here, there in itertools.pairwise(times):
-        alpha, sigma = torch.cos(0.5 * math.pi * here), torch.sin(0.5 * math.pi * here)
-        v = twin(x, here.expand(len(x)), label)
-        z, noise = alpha * x - sigma * v, sigma * x + alpha * v
-        x = torch.cos(0.5 * math.pi * there) * z + torch.sin(0.5 * math.pi * there) * noise
+def ddim(twin: nn.Module, label: Tensor, x: Tensor, steps: int) -> Tensor:
+    """DDIM with eta=0 on the cosine path, trailing times, from the noise x [N, ...]: samples, one for each label."""
+    angles = [0.5 * math.pi * (1 - step / steps) for step in range(steps + 1)]
+    for here, there in itertools.pairwise(angles):
+        v = twin(x, torch.full((len(x),), 2 / math.pi * here, device=x.device), label)
+        z, noise = math.cos(here) * x - math.sin(here) * v, math.sin(here) * x + math.cos(here) * v
+        x = math.cos(there) * z + math.sin(there) * noise
     return x
