@@ -19,11 +19,11 @@ from latent.train import train
 from latent.types import DataSpec
 from tests import harness
 
-SPATIAL = {"name": "spatial", "channels": (4, 8), "num_blocks": 1, "attention": False}
+SPATIAL = {"name": "spatial", "channels": (4,), "num_blocks": 1, "attention": False}
 STAGES = {
     "gaussian": ("configs/vae.py:tiny", {}),
     "spatial": ("configs/vae.py:tiny", {"net": SPATIAL}),
-    "quantised": ("configs/autoencoder.py:tiny", {"adversary": ""}),
+    "quantised": ("configs/autoencoder.py:tiny", {"adversary": "none", "adaptive_weight": False}),
 }
 QUICK = {
     "data.name": "digits",
@@ -64,8 +64,9 @@ def kept(folder):
     return sorted(path for path in (folder / "data" / encoded.DIRECTORY).glob("*") if path.is_dir())
 
 
-@pytest.mark.parametrize("latents", spaces.LATENTS)
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    ("name", "latents"), [("gaussian", "sample"), ("gaussian", "mean"), ("spatial", "sample"), ("quantised", "sample")]
+)
 def test_codes_give_the_latents_that_encoding_gives(name, latents):
     """With the same keys; and what is drawn is drawn anew with others."""
     path, model = STAGES[name]
