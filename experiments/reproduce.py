@@ -4,12 +4,15 @@ python -m experiments.reproduce disentanglement --workdir=runs/disentanglement
 python -m experiments.reproduce disentanglement --table
 
 The same command again goes on where it was stopped. --config.KEY=VALUE goes to every training, as in
---config.data.dir=DIRECTORY. The folder experiments/papers/NAME says what is claimed and what a budget costs.
+--config.data.dir=DIRECTORY. Runs that differ in seed and hparams alone train as one program; the others, and their
+measurements, in processes beside each other, as many as --jobs says. What these print is in WORKDIR/output. The folder
+experiments/papers/NAME says what is claimed and what a budget costs.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,16 @@ from latent.errors import unknown_name
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs are kept; default runs/papers/NAME.")
 BUDGET = flags.DEFINE_string("budget", "short", "short or full: how long the trainings are.")
 SEEDS = flags.DEFINE_integer("seeds", None, "Seeds from 0 on; default: as many as the budget says.")
+JOBS = flags.DEFINE_integer("jobs", 0, "Processes at a time; default: one for two cores. They share the GPUs.")
 TABLE = flags.DEFINE_bool("table", False, "Only print the table of the results that the folder of the paper keeps.")
-RECORD = flags.DEFINE_bool("record", False, "Keep the results in the folder of the paper.")
+RECORD = flags.DEFINE_bool("record", False, "Keep results, table and plot in the folder of the paper.")
+TRAIN = flags.DEFINE_list("train", [], "Only train these, in this process: what the command starts by itself.")
+MEASURE = flags.DEFINE_list("measure", [], "Only measure these, in this process: likewise.")
 
 PAPERS = Path(__file__).with_name("papers")
 BUDGETS = ("short", "full")
+SMOKE = "smoke"
+"""A budget of a few steps that shows nothing but that everything runs."""
 
 
 def slugs() -> list[str]:
@@ -39,38 +47,100 @@ def load(slug: str, budget: str) -> Any:
 
     if slug not in slugs():
         raise unknown_name("experiments.reproduce", slug, slugs())
-    if budget not in BUDGETS:
+    if budget not in (*BUDGETS, SMOKE):
         raise unknown_name("--budget", budget, BUDGETS)
     paper = importlib.import_module(f"experiments.papers.{slug}.sweep").paper(budget)
     reproduction.check(paper)
     return paper
 
 
+def tasks(slug: str, paper: Any, workdir: Path, places: int, words: list[str]) -> list[Any]:
+    """What there is to do: a training for every group, and the measurements after it, in so many parts that all places
+    have some. `words` are added to every command."""
+    from latent import reproduction
+    from latent.tasks import Task
+
+    groups = reproduction.groups(paper)
+    of = {name: "+".join(group) for group in groups for name in group}
+    common = [sys.executable, "-m", "experiments.reproduce", slug, f"--workdir={workdir}", *words]
+    output = workdir / "output"
+    trainings, measurements = [], []
+    for group in groups:
+        label = of[group[0]]
+        stages = {training.first_stage for training in paper.trainings if training.name in group} - {""}
+        after = tuple(sorted({f"train {of[stage]}" for stage in stages}))
+        command = [*common, f"--train={','.join(group)}"]
+        trainings.append(Task(f"train {label}", command, output / f"train_{_file(label)}.log", after))
+    asked = [training.name for training in paper.trainings if any(training.name in row.trainings for row in paper.rows)]
+    split = len(asked) < places  # a process for every run, where one for every training would leave places empty
+    for name in asked:
+        for part in [(seed,) for seed in paper.seeds] if split else [paper.seeds]:
+            label = f"{name} {','.join(map(str, part))}"
+            command = [*common, f"--measure={name}:{part[0]}:{part[-1]}"]
+            path = output / f"measure_{_file(label)}.log"
+            measurements.append(Task(f"measure {label}", command, path, (f"train {of[name]}",)))
+    return trainings + measurements
+
+
+def _file(label: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in label)[:100]
+
+
+def _part(paper: Any, workdir: Path) -> int:
+    """What a process does that this command has started: train, or measure."""
+    from latent import reproduction
+    from latent.sweeps.launchers import population
+
+    if TRAIN.value:
+        population.set_up()
+        return reproduction.train(paper, TRAIN.value, workdir, command_line.overrides)
+    for word in MEASURE.value:
+        name, first, last = word.split(":")
+        seeds = tuple(seed for seed in paper.seeds if int(first) <= seed <= int(last))
+        reproduction.measure(paper._replace(seeds=seeds), [name], workdir)
+    return 0
+
+
+def _record(slug: str, paper: Any, lines: list[Any]) -> None:
+    from latent import reproduction
+    from latent.tables import paper_plots, papers
+
+    folder = PAPERS / slug
+    page = papers.page((folder / "README.md").read_text(), paper, lines)
+    paper_plots.draw(paper, lines, folder / papers.PICTURE)
+    reproduction.write(folder / reproduction.FILE, lines)
+    (folder / "README.md").write_text(page)
+    print(f"\nkept in {folder}")
+
+
 def main() -> int:
-    """Returns the exit code: 0, or that of the training that stopped."""
+    """Returns the exit code: 0, or that of what failed or was stopped."""
     slug = command_line.words[0]
     paper = load(slug, BUDGET.value)
     from latent import reproduction
+    from latent import tasks as processes
+    from latent.sweeps.launchers import local
+    from latent.tables import papers
 
-    kept = PAPERS / slug / reproduction.FILE
     if TABLE.value:
-        print(reproduction.table(paper, reproduction.read(kept)))
+        print(papers.table(paper, reproduction.read(PAPERS / slug / reproduction.FILE)))
         return 0
     if SEEDS.value is not None:
         paper = paper._replace(seeds=tuple(range(SEEDS.value)))
     workdir = Path(WORKDIR.value or Path("runs", "papers", slug))
-    changes = [f"--config.{key}={value}" for key, value in command_line.overrides.items()]
-    for seed in paper.seeds:
-        code = reproduction.train(paper, workdir, seed, changes)
-        if code:
-            return code
-        reproduction.measure(paper, workdir, seed)
-    lines = reproduction.read(workdir / reproduction.FILE)
-    print(f"\n{paper.title}: {paper.budget}\n\n{reproduction.table(paper, lines)}")
-    if RECORD.value:
-        reproduction.write(kept, lines)
-        print(f"\nkept in {kept}")
-    return 0
+    if TRAIN.value or MEASURE.value:
+        return _part(paper, workdir)
+    words = [f"--budget={BUDGET.value}", f"--seeds={len(paper.seeds)}"]
+    words += [f"--config.{key}={value}" for key, value in command_line.overrides.items()]
+    cores = local.cores()
+    places = local.shares(JOBS.value or max(1, len(cores) // 2), cores, local.gpus())
+    (workdir / "output").mkdir(parents=True, exist_ok=True)
+    code = processes.run(tasks(slug, paper, workdir, len(places), words), places)
+    lines = reproduction.gather(paper, workdir)
+    print(f"\n{paper.title}: {paper.budget}\n\n{papers.table(paper, lines)}")
+    if RECORD.value and not code:
+        _record(slug, paper, lines)
+    return code
 
 
 if __name__ == "__main__":

@@ -72,7 +72,11 @@ class EvaluationData:
     def reseeded(self, seed: int) -> EvaluationData:
         """The same data under another seed; what is compiled is shared, for no program knows a seed."""
         other = copy.copy(self)
-        other.seed = seed
+        other.seed, other._drawn = seed, None
+        other.training = self.training and self.training.reseeded(seed)
+        preprocessing = self.protocol.get("preprocessing", {})
+        if preprocessing.get("dequantise") or preprocessing.get("binarise", "none") != "none":
+            other._known = {}  # noise of the seed is in what was computed once
         return other
 
     def map(

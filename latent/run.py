@@ -37,10 +37,29 @@ class Run:
     """A model with the weights of one checkpoint. Arrays in, arrays out; batches of any size."""
 
     def __init__(self, workdir: Path, step: str | int, average: str | None):
-        self.workdir = workdir
         self.config = config.read(workdir)
         self.experiment = build.build(self.config)
         self.model, self.spec = self.experiment.recipe.model, self.experiment.spec
+        self._data: dict[str, evaluate.EvaluationData] = {}
+        self._drawn: dict[str, Any] = {}
+        self._read(workdir, step, average)
+
+    def beside(self, workdir: str | Path, step: str | int = "latest") -> Run:
+        """Another run that differs from this one in seed and hparams alone, with everything shared that was loaded and
+        compiled. Raises UserError where it differs in more."""
+        other = copy.copy(self)
+        other.config = config.read(Path(workdir))
+        mine, theirs = ({**each.config, "seed": 0, "hparams": {}} for each in (self, other))
+        if mine != theirs:
+            raise UserError(f"{workdir} differs from {self.workdir} in more than seed and hparams: load it by itself.")
+        other.experiment = build.sibling(self.experiment, other.config)
+        other._data = {split: data.reseeded(other.config["seed"]) for split, data in self._data.items()}
+        other._read(Path(workdir), step, self.average)
+        return other
+
+    def _read(self, workdir: Path, step: str | int, average: str | None) -> None:
+        """Takes the weights of a checkpoint."""
+        self.workdir = workdir
         self.average = self.config["eval"]["average"] if average is None else average
         keep = self.config["checkpoint"]
         store = checkpoint.Checkpoints(workdir, keep["keep"], keep["best_metric"], keep["best_mode"])
@@ -51,8 +70,6 @@ class Run:
         finally:
             store.close()
         self.step = int(self.state.step)
-        self._data: dict[str, evaluate.EvaluationData] = {}
-        self._drawn: dict[str, Any] = {}
 
     def encode(self, x: Shaped[Array, "B ..."] | np.ndarray, seed: int = 0) -> Latent:
         """Encodes prepared examples (what `examples` returns) to a `Latent` with mean, sample and info."""

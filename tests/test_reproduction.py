@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import reproduce
 from latent import config, evaluate, reproduction
 from latent.errors import UserError
 from latent.reproduction import Paper, Row, Training
+from latent.tables import paper_plots, papers
 
 ROOT = Path(__file__).parent.parent
 SLUGS = reproduce.slugs()
@@ -39,7 +41,7 @@ def line(row, seed, value, name="fd_lenet_digits", **protocol):
     return {"row": row, "seed": seed, "name": name, "value": value, "protocol": {"split": "test", **protocol}}
 
 
-@pytest.mark.parametrize("budget", reproduce.BUDGETS)
+@pytest.mark.parametrize("budget", (*reproduce.BUDGETS, reproduce.SMOKE))
 @pytest.mark.parametrize("slug", SLUGS)
 def test_every_paper_names_configs_metrics_and_rows_that_exist(slug, budget, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -52,26 +54,27 @@ def test_every_paper_names_configs_metrics_and_rows_that_exist(slug, budget, mon
         for training in row.trainings:
             options = configs[training]["eval"]["options"]
             merged = options | {name: {**options[name], **values} for name, values in paper.options.items()}
-            results |= set(evaluate.result_names(paper.metrics, merged))
+            names = evaluate.result_names(paper.metrics, merged)
+            results |= {f"{name} {configs[training]['data']['name']}" if paper.by_data else name for name in names}
         assert set(paper.columns) <= results
         assert set(row.published) <= set(paper.columns)
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_readme_shows_the_table_of_its_results(slug, monkeypatch):
+def test_every_page_shows_the_results_that_are_kept_or_says_that_there_are_none(slug, monkeypatch):
     monkeypatch.chdir(ROOT)
     folder = reproduce.PAPERS / slug
     lines = reproduction.read(folder / reproduction.FILE)
-    assert lines, "results of real runs are kept beside the sweep"
     text = (folder / "README.md").read_text()
-    assert reproduction.table(reproduce.load(slug, "short"), lines) in text
+    assert any(papers.section(reproduce.load(slug, budget), lines) in text for budget in reproduce.BUDGETS)
+    assert (papers.UNRUN in text) == (not lines) == (not (folder / papers.PICTURE).exists())
     assert f"python -m experiments.reproduce {slug}" in text and re.search("Cost:", text)
 
 
 def test_a_table_has_intervals_verdicts_and_published_numbers():
     values = {"prior": (10.0, 12.0, 14.0), "density": (5.0, 7.1, 9.0), "diffusion": (11.0, 12.0, 12.0)}
     lines = [line(row, seed, value) for row, seeds in values.items() for seed, value in enumerate(seeds)]
-    told = reproduction.table(TINY, lines).splitlines()
+    told = papers.table(TINY, lines).splitlines()
     assert told[2] == "| prior | 3 | 12 +- 5 | fd_lenet_digits 3.1 (nowhere) |"  # t(2) = 4.303, s = 2
     assert told[-2].startswith("| density | -4.97 [") and told[-2].endswith("lower |")
     assert told[-1].endswith("not separable |")
@@ -79,9 +82,9 @@ def test_a_table_has_intervals_verdicts_and_published_numbers():
 
 def test_protocols_are_not_mixed_but_samples_may_be_drawn_differently():
     drawn = [line("prior", 0, 1.0), line("density", 0, 1.0, sampling={"density": "gaussian"})]
-    assert "density" in reproduction.table(TINY, drawn)
+    assert "density" in papers.table(TINY, drawn)
     with pytest.raises(UserError, match="several protocols"):
-        reproduction.table(TINY, [*drawn, line("diffusion", 0, 1.0, N=5)])
+        papers.table(TINY, [*drawn, line("diffusion", 0, 1.0, N=5)])
 
 
 @pytest.mark.parametrize(
@@ -106,14 +109,81 @@ def test_an_unknown_budget_lists_the_known_ones(slug):
 
 def test_runs_are_trained_and_measured_once(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    quiet = ("--config.log.wandb=disabled",)
+    quiet, names = {"log.wandb": "disabled"}, ["first", "second"]
     for _ in range(2):
-        assert reproduction.train(TINY, tmp_path, 0, quiet) == 0
-        reproduction.measure(TINY, tmp_path, 0)
-        lines = reproduction.read(tmp_path / reproduction.FILE)
+        for name in names:
+            assert reproduction.train(TINY, [name], tmp_path, quiet) == 0
+        reproduction.measure(TINY, names, tmp_path)
+        lines = reproduction.gather(TINY, tmp_path)
         assert [found["row"] for found in lines] == ["prior", "density", "diffusion"]
         monkeypatch.setattr("latent.run.Run.evaluate", lambda *_: pytest.fail("measured again"))
+        monkeypatch.setattr("latent.train.Training.loop", lambda *_: pytest.fail("trained again"))
     values = {found["row"]: found["value"] for found in lines}
     assert len(set(values.values())) == 3
     assert lines[1]["protocol"]["sampling"]["density"] == "gaussian"
-    assert reproduction.train(TINY, tmp_path / "bad", 0, ("--config.train.steps=0",)) == 2
+    with pytest.raises(UserError, match=r"train\.steps=0"):
+        reproduction.train(TINY, ["first"], tmp_path / "bad", {"train.steps": 0})
+
+
+def test_seeds_and_hparams_are_one_population_whose_examples_are_paired(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    beta = Training("beta", "configs/vae.py:tiny", {"hparams.autoencoder.beta": 4.0})
+    paper = TINY._replace(
+        trainings=(TINY.trainings[0], beta, TINY.trainings[1]),
+        rows=(Row("vae", ("first",)), Row("beta", ("beta",))),
+        metrics=("elbo",),
+        options={},
+        columns=("elbo", "kl"),
+        baseline="vae",
+        tested=("elbo",),
+        correlated=("elbo", "kl"),
+        seeds=(0, 1),
+    )
+    assert reproduction.groups(paper) == [("first", "beta"), ("second",)]
+    assert reproduction.train(paper, ["first", "beta"], tmp_path, {"log.wandb": "disabled"}) == 0
+    reproduction.measure(paper, ["first", "beta"], tmp_path)
+    lines = reproduction.gather(paper, tmp_path)
+    found = {(line["row"], line["seed"]): line for line in lines if line["name"] == "elbo"}
+    pairs = {line["seed"]: line for line in lines if line["name"] == reproduction.difference("elbo", "vae")}
+    for seed in paper.seeds:
+        expected = found["beta", seed]["value"] - found["vae", seed]["value"]
+        np.testing.assert_allclose(pairs[seed]["value"], expected, rtol=1e-9)
+        spread = np.hypot(found["beta", seed]["standard_error"], found["vae", seed]["standard_error"])
+        assert pairs[seed]["standard_error"] < 0.5 * spread, "images that are hard for one are hard for the other"
+    told = papers.table(paper, lines)
+    assert "paired by example" in told and "| rank correlation over 4 runs | elbo | kl |" in told
+    paper_plots.draw(paper, lines, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_a_run_beside_another_gives_the_numbers_of_its_own(tmp_path, monkeypatch):
+    import latent
+
+    monkeypatch.chdir(ROOT)
+    assert reproduction.train(TINY._replace(seeds=(0, 1)), ["first"], tmp_path, {"log.wandb": "disabled"}) == 0
+    first, second = (reproduction.directory(tmp_path, "first", seed) for seed in (0, 1))
+    one = latent.load(first)
+    one.evaluate(("elbo", "frechet_distance"), "test", TINY.options)
+    beside = one.beside(second).evaluate(("elbo", "probes", "frechet_distance"), "test", TINY.options)
+    alone = latent.load(second).evaluate(("elbo", "probes", "frechet_distance"), "test", TINY.options)
+    assert beside == alone
+
+
+def test_the_tasks_of_a_paper_wait_for_what_they_need(tmp_path):
+    paper = TINY._replace(seeds=(0, 1))
+    for places, parts in ((1, 1), (8, 2)):
+        found = {task.name: task for task in reproduce.tasks("tiny", paper, tmp_path, places, ["--budget=short"])}
+        assert found["train second"].after == ("train first",) and found["train first"].after == ()
+        measuring = [task for name, task in found.items() if name.startswith("measure first")]
+        assert len(measuring) == parts and all(task.after == ("train first",) for task in measuring)
+
+
+def test_a_page_keeps_what_stands_around_its_results():
+    lines = [line("prior", 0, 12.0)]
+    text = papers.page(f"before\n{papers.BEGIN}\nold\n{papers.END}\nafter", TINY, lines)
+    assert (
+        text.startswith("before\n") and text.endswith("\nafter") and "old" not in text and "| prior | 1 | 12 |" in text
+    )
+    assert papers.UNRUN in papers.page(text, TINY, [])
+    with pytest.raises(UserError, match="has no"):
+        papers.page("nothing", TINY, lines)

@@ -27,6 +27,13 @@ class Result(NamedTuple):
     reason: str = ""
 
 
+class Mean(Result):
+    """A result that is a mean over examples and still knows their values, in the order of the split. They are not
+    recorded: two models' values of the same examples are compared more sharply than their means."""
+
+    examples: Float[np.ndarray, "N"]
+
+
 class Undefined(Exception):
     """Raised inside a metric that turns out to have no value here; its rows then carry the message as their reason."""
 
@@ -36,11 +43,13 @@ def undefined(name: str, reason: str) -> Result:
     return Result(name, None, None, "", {}, reason)
 
 
-def mean(name: str, values: Float[np.ndarray, "N"], unit: str, protocol: dict[str, Any]) -> Result:
+def mean(name: str, values: Float[np.ndarray, "N"], unit: str, protocol: dict[str, Any]) -> Mean:
     """Mean over examples with its standard error, in float64."""
     values = np.asarray(values, np.float64)
     error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
-    return Result(name, float(np.mean(values)), error, unit, {**protocol, "N": len(values)})
+    result = Mean(name, float(np.mean(values)), error, unit, {**protocol, "N": len(values)})
+    result.examples = values
+    return result
 
 
 def valid(values: Any) -> Any:

@@ -6,14 +6,14 @@ from __future__ import annotations
 from latent.reproduction import Paper, Row, Training
 
 SETS = {"mnist": "mnist_latent16", "fashion_mnist": "fashion_latent16"}
-LENGTH = {"short": 1, "full": 5}
+LENGTH = {"smoke": 0.03, "short": 1, "full": 5}
 """Trainings are this many times as long as the configs'."""
 STEPS = {"vae": 20_000, "diffusion": 20_000, "gan": 8_000}
 
 
 def paper(budget: str) -> Paper:
     """Two stages (Dai & Wipf 2019; Rombach et al. 2022) against one; on our LeNets' features nothing is published."""
-    steps = {family: LENGTH[budget] * number for family, number in STEPS.items()}
+    steps = {family: int(LENGTH[budget] * number) for family, number in STEPS.items()}
     trainings = []
     for name, autoencoder in SETS.items():
         trainings += [

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from latent.errors import UserError
@@ -130,16 +131,22 @@ class Pool:
 
 
 def start(plan: Plan, member: Member, share: Share) -> subprocess.Popen:
-    """Starts a member in its share of the machine. It hears no signal of the terminal: the sweep passes them on."""
+    """Starts a member in its share of the machine."""
     directory = plan.directory(member)
     directory.mkdir(parents=True, exist_ok=True)
+    return spawn(plan.command(member), directory / progress.OUTPUT, share)
+
+
+def spawn(command: Sequence[str], path: Path, share: Share) -> subprocess.Popen:
+    """Starts a command in a share of the machine; what it prints is added to the file `path`. It hears no signal of the
+    terminal: who started it passes them on."""
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    with open(directory / progress.OUTPUT, "ab") as output:
+    with open(path, "ab") as output:
         try:
             if before:
                 os.sched_setaffinity(0, share.cores)  # a process inherits it; XLA sizes its thread pool by it
             return subprocess.Popen(
-                plan.command(member),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

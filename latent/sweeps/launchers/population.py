@@ -60,6 +60,11 @@ def launch(plan: Plan, members: Sequence[Member], options: Options) -> int:
     if options.dry_run:
         return 0
     write(plan)
+    return run(plan, populations, options)
+
+
+def run(plan: Plan, populations: Sequence[Population], options: Options) -> int:
+    """Trains populations of a plan, one after another. Returns as `launch` does; writes no plan."""
     done = [member for member in plan.members if progress.finished(plan, member)]
     board = Board(plan, len(plan.members), len(done), sys.stdout)
     for member in done:
@@ -72,8 +77,9 @@ def launch(plan: Plan, members: Sequence[Member], options: Options) -> int:
         board.close()
 
 
-def group(plan: Plan, members: Sequence[Member]) -> list[Population]:
-    """The populations that members make: one for every setting of what is neither seed nor hparams.
+def group(plan: Plan, members: Sequence[Member], overridden: Sequence[str] = ()) -> list[Population]:
+    """The populations that members make: one for every setting of what is neither seed nor hparams. `overridden` keys
+    must be read by each.
 
     Raises UserError for an optimiser that sets its own rate: what it sets is no scalar of the state.
     """
@@ -93,7 +99,7 @@ def group(plan: Plan, members: Sequence[Member]) -> list[Population]:
     populations: list[Population] = []
     for known, configs in found.values():
         neighbour = populations[-1].siblings[0] if populations else None
-        experiment = build.build(configs[0], (), neighbour)
+        experiment = build.build(configs[0], overridden, neighbour)
         _check(experiment)
         populations.append(Population(known, [build.sibling(experiment, each) for each in configs]))
     return populations
