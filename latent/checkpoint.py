@@ -18,14 +18,20 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
+from jaxtyping import PyTree, UInt8
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from latent import memory
 from latent.errors import UserError
 from latent.types import State
 
 log = logging.getLogger(__name__)
 DIRECTORY = "checkpoints"
+PACKED = "packed"
+"""The item of a checkpoint whose arrays are kept one behind the other; otherwise it is called `state`."""
+PACKED_BELOW = 2**24
+"""Bytes: smaller states are packed. Orbax takes about as long for a small array as for a large one, and a state has a
+hundred of them; larger ones are written in parts and in parallel."""
 
 
 class DamagedCheckpoint(Exception):
@@ -40,6 +46,22 @@ def digest(tree: PyTree) -> str:
         total.update(f"{jax.tree_util.keystr(path)}|{array.dtype}|{array.shape}|".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
+
+
+def pack(tree: PyTree) -> UInt8[np.ndarray, "bytes"]:
+    """The bytes of every leaf, in order."""
+    return np.concatenate([np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in jax.tree.leaves(tree)])
+
+
+def unpack(packed: UInt8[np.ndarray, "bytes"], target: PyTree) -> PyTree:
+    """The tree that was packed, its shapes, types and places those of `target`."""
+    found, start = [], 0
+    for leaf in jax.tree.leaves(target):
+        size = math.prod(leaf.shape) * leaf.dtype.itemsize
+        array = packed[start : start + size].view(leaf.dtype).reshape(leaf.shape)
+        found.append(jax.device_put(array, leaf.sharding))
+        start += size
+    return jax.tree.unflatten(jax.tree.structure(target), found)
 
 
 def abstract(state: State, sharding: Any) -> State:
@@ -94,13 +116,13 @@ class Checkpoints:
             return
         if self._best_metric and self._best_metric not in metrics:
             metrics = {}  # never evaluated at this step: it cannot be the best, but it can be the newest
-        self._manager.save(
-            step,
-            metrics=dict(metrics) or None,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({**meta, "digest": digest(state)})
-            ),
-        )
+        if memory.size(state) < PACKED_BELOW and jax.process_count() == 1:
+            state = jax.device_get(state)
+            arrays = {PACKED: ocp.args.StandardSave({"bytes": pack(state)})}
+        else:
+            arrays = {"state": ocp.args.StandardSave(state)}
+        meta = ocp.args.JsonSave({**meta, "digest": digest(state)})
+        self._manager.save(step, metrics=dict(metrics) or None, args=ocp.args.Composite(**arrays, meta=meta))
 
     def steps(self) -> list[int]:
         """Steps at which there is a checkpoint, ascending."""
@@ -118,15 +140,19 @@ class Checkpoints:
         """
         if step not in self.steps():
             raise UserError(f"--step={step}: there is no such checkpoint. Allowed: latest, best, {self.steps()}.")
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+        item, asked = "state", target
+        if (self._directory / str(step) / PACKED).is_dir():
+            item, asked = PACKED, {"bytes": np.zeros(memory.size(target), np.uint8)}
+        arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore(asked)}, meta=ocp.args.JsonRestore())
         _silence_abandoned_tasks()
         try:
             found = self._manager.restore(step, args=arguments)
         except Exception as error:  # Orbax and tensorstore raise a dozen kinds
             raise DamagedCheckpoint(f"checkpoint {step} cannot be read: {_first_words(error)}") from error
-        if digest(found["state"]) != found["meta"]["digest"]:
+        state = found[item] if item == "state" else unpack(np.asarray(found[item]["bytes"]), target)
+        if digest(state) != found["meta"]["digest"]:
             raise DamagedCheckpoint(f"checkpoint {step} is damaged: its arrays are not those that were saved")
-        return found["state"], found["meta"]
+        return state, found["meta"]
 
     def restore_newest(self, target: PyTree, repair: bool = False) -> tuple[State, dict[str, Any]] | None:
         """The newest readable checkpoint; None where there is none at all.

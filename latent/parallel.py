@@ -167,13 +167,15 @@ DRIVERS = {"pmap": _pmap, "mesh": _mesh}
 
 
 class Parts:
-    """What belongs to each of several runs, made when it is asked for: devices hold one at a time."""
+    """What belongs to each of several runs: made when it is asked for, so that devices hold one at a time. Those
+    `on_host` are for whoever needs it on no device."""
 
-    def __init__(self, count: int, make: Callable[[int], PyTree]):
-        self._count, self._make = count, make
+    def __init__(self, count: int, make: Callable[[int], PyTree], place: Callable[[PyTree], PyTree] = lambda x: x):
+        self._place = place
+        self.on_host = [make(number) for number in range(count)]
 
     def __iter__(self) -> Iterator[PyTree]:
-        return (self._make(number) for number in range(self._count))
+        return map(self._place, self.on_host)
 
 
 def population(num_devices: int | None, count: int, state: State, shared: Sequence[str], mapped: bool) -> Driver:
@@ -215,7 +217,8 @@ def population(num_devices: int | None, count: int, state: State, shared: Sequen
         # Copies, taken at once: the next dispatch may reuse the arrays while the parts are being looked at.
         host = jax.tree.map(np.array, jax.device_get(tree))
         if isinstance(tree, State):
-            return Parts(count, lambda number: jax.device_put(members.member(axes, host, number), replicated))
+            place = lambda state: jax.device_put(state, replicated)  # noqa: E731
+            return Parts(count, lambda number: members.member(axes, host, number), place)
         return Parts(count, lambda number: members.take(host, number))
 
     def place(inputs: PyTree) -> PyTree:

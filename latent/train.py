@@ -219,7 +219,12 @@ class Training:
         is_due = {what: due(every, step, self.steps) for what, every in self.cadence.items()}
         is_due["checkpoint"] |= save
         is_due["snapshot"] &= self.cadence["snapshot"] > 0
-        given = step, self.driver.part(self.state), self.driver.part(metrics), timing, is_due
+        # A line of metrics needs no state: many runs' would be copied to the host for nothing.
+        needed = (
+            is_due["eval"] or is_due["checkpoint"] or is_due["snapshot"] or np.any(np.asarray(self.state.halted) >= 0)
+        )
+        states = self.driver.part(self.state) if needed else [None] * len(self.runs)
+        given = step, states, self.driver.part(metrics), timing, is_due
         if self._beside is None:
             self._write(*given)
         else:
@@ -231,10 +236,15 @@ class Training:
             self._reporting.result()
 
     def _write(
-        self, step: int, states: Iterable[State], metrics: Iterable[Any], timing: Timing, is_due: Mapping[str, bool]
+        self,
+        step: int,
+        states: Iterable[State | None],
+        metrics: Iterable[Any],
+        timing: Timing,
+        is_due: Mapping[str, bool],
     ) -> None:
         for run, state, values in zip(self.runs, states, metrics, strict=True):
-            if run.failure or not run.finite(state):
+            if run.failure or (state is not None and not run.finite(state)):
                 continue
             if is_due["eval"]:
                 run.evaluate(step, state)
@@ -242,7 +252,7 @@ class Training:
                 run.log(step, values, timing)
         # All together: a kill hardly ever leaves some runs a checkpoint ahead of the others.
         if is_due["checkpoint"] or is_due["snapshot"]:
-            for run, state in zip(self.runs, states, strict=True):
+            for run, state in zip(self.runs, getattr(states, "on_host", states), strict=True):
                 if is_due["checkpoint"] and not run.failure:
                     run.save(step, state)
                 if is_due["snapshot"] and not run.failure:

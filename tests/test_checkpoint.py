@@ -49,8 +49,17 @@ def damage(path, how):
             file.write_bytes(data)
 
 
-def test_round_trip_is_exact_and_typed(tmp_path):
+@pytest.fixture(params=[True, False], ids=["packed", "apart"])
+def form(request, monkeypatch):
+    """Small states are packed, large ones are not."""
+    if not request.param:
+        monkeypatch.setattr(checkpoint, "PACKED_BELOW", 0)
+    return request.param
+
+
+def test_round_trip_is_exact_and_typed(tmp_path, form):
     states = saved(tmp_path, steps=(3,))
+    assert (tmp_path / "checkpoints" / "3" / checkpoint.PACKED).is_dir() == form
     found, meta = Checkpoints(tmp_path).restore(3, target(states[3]))
     assert meta["step"] == 3
     assert jax.tree.structure(found) == jax.tree.structure(states[3])
@@ -60,7 +69,7 @@ def test_round_trip_is_exact_and_typed(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "empty"])
-def test_a_damaged_newest_checkpoint_is_skipped_and_set_aside(tmp_path, how, caplog):
+def test_a_damaged_newest_checkpoint_is_skipped_and_set_aside(tmp_path, how, caplog, form):
     states = saved(tmp_path)
     damage(tmp_path / "checkpoints" / "6", how)
     store = Checkpoints(tmp_path)
@@ -94,7 +103,7 @@ def test_a_metric_asked_for_later_judges_only_later_checkpoints(tmp_path):
     assert Checkpoints(tmp_path, best_metric="iwae", best_mode="max").best_step() == 6
 
 
-def test_changed_values_are_told(tmp_path):
+def test_changed_values_are_told(tmp_path, form):
     """Orbax returns flipped bytes of a large array as wrong numbers, without an error: hence the digest."""
     weights = np.random.default_rng(0).integers(0, 2**31, (300, 300), np.int32)
     state = state_at(2)._replace(params={"big": weights})
@@ -104,6 +113,23 @@ def test_changed_values_are_told(tmp_path):
     damage(tmp_path / "checkpoints" / "2", "flip")
     with pytest.raises(DamagedCheckpoint, match="not those that were saved"):
         Checkpoints(tmp_path).restore(2, target(state))
+
+
+def test_what_was_packed_is_for_its_own_structure_alone(tmp_path):
+    state = saved(tmp_path, steps=(2,))[2]
+    other = target(state._replace(params={"one": np.zeros(3, np.float32), **state.params}))
+    with pytest.raises(DamagedCheckpoint):
+        Checkpoints(tmp_path).restore(2, other)
+    swapped = target(state._replace(params=dict(zip(reversed(list(state.params)), state.params.values(), strict=True))))
+    with pytest.raises(DamagedCheckpoint):
+        Checkpoints(tmp_path).restore(2, swapped)
+
+
+def test_packing_keeps_bits_types_and_shapes():
+    tree = {"a": np.float32([np.nan, -0.0]), "b": np.int32(3), "c": np.zeros((0, 2), np.float32), "d": np.array([True])}
+    tree["e"] = np.asarray(jax.numpy.arange(3, dtype=jax.numpy.bfloat16))
+    found = checkpoint.unpack(checkpoint.pack(tree), checkpoint.abstract(tree, SHARDING))
+    assert checkpoint.digest(found) == checkpoint.digest(tree)
 
 
 def test_reading_does_not_write(tmp_path):

@@ -20,6 +20,7 @@ from latent.sweeps import axes, plan, progress
 from latent.sweeps.launchers import local, wandb
 from latent.sweeps.launchers import print as printing
 from latent.sweeps.launchers.options import Options
+from tests import harness
 from tests.sweeps import stubs
 
 ROOT = Path(__file__).parent.parent.parent
@@ -112,23 +113,28 @@ def test_a_directory_in_use_is_seen(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_sweep_with_a_kill_in_the_middle_runs_nothing_twice(tmp_path):
-    """Four real members; one is killed (-9) while it trains; the second call finishes it alone."""
-    lengths = "--config.train.steps=4000 --config.log.every=100 --config.eval.every=1000 --config.checkpoint.every=500"
-    words = f"{stubs.TINY} --grid model.latent_dim=2,3 --seeds 2 --workdir={tmp_path} --jobs 2 {lengths}"
+def test_a_real_sweep_with_two_kills_in_the_middle_runs_nothing_twice(tmp_path):
+    """Twelve real runs on digits; two are killed (-9) while they train; the second call goes on with these alone."""
+    lengths = "--config.train.steps=2000 --config.log.every=100 --config.eval.every=1000 --config.checkpoint.every=500"
+    words = f"{stubs.TINY} --grid model.latent_dim=2,3,4 --seeds 4 --workdir={tmp_path} --jobs 2 {lengths}"
     command = [sys.executable, "-m", "scripts.sweep", *words.split(), "--config.train.steps_per_dispatch=2"]
     environment = {**os.environ, "XLA_FLAGS": ""}
-    victim = tmp_path / "latent_dim=2,seed=1"
+    victims = [tmp_path / name for name in ("latent_dim=2,seed=1", "latent_dim=3,seed=2")]
     first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    stubs.wait(lambda: (victim / "checkpoints" / "500").is_dir() or first.poll() is not None, 300)
-    found = next(path for path in Path("/proc").glob("[0-9]*/cmdline") if _runs(path, "experiments.train", victim))
-    os.kill(int(found.parent.name), signal.SIGKILL)
+    for victim in victims:
+        stubs.wait(lambda path=victim / "checkpoints" / "500": path.is_dir() or first.poll() is not None, 600)
+        found = next(path for path in Path("/proc").glob("[0-9]*/cmdline") if _runs(path, "experiments.train", victim))
+        os.kill(int(found.parent.name), signal.SIGKILL)
     text = first.communicate()[0]
-    assert first.returncode == 1 and "SIGKILL" in text and "3 of 4 finished, 1 failed" in text
+    assert first.returncode == 1 and text.count("SIGKILL") == 2 and "10 of 12 finished, 2 failed" in text
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/metrics.jsonl") if path.parent not in victims}
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert second.returncode == 0 and second.stdout.count("started") == 1 and "4 of 4 finished" in second.stdout
-    counts = {path.parent.name: len(json.loads(path.read_text())) for path in tmp_path.glob("*/provenance.json")}
-    assert len(counts) == 4 and counts.pop(victim.name) == 2 and set(counts.values()) == {1}
+    assert second.returncode == 0 and second.stdout.count("started") == 2 and "12 of 12 finished" in second.stdout
+    assert len(kept) == 10 and all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    starts = {path.parent: len(json.loads(path.read_text())) for path in tmp_path.glob("*/provenance.json")}
+    assert len(starts) == 12 and all(count == 1 + (path in victims) for path, count in starts.items())
+    for path in starts:
+        assert [line["step"] for line in harness.lines(path)] == list(range(100, 2001, 100)), "no step was logged twice"
 
 
 def _runs(cmdline, module, directory):

@@ -11,7 +11,7 @@ EPOCHS = {"smoke": 0, "short": 50, "full": PUBLISHED}
 SMOKE_STEPS = 20
 SEEDS = {"smoke": (0,), "short": (0, 1, 2), "full": (0, 1, 2)}
 NLL = {"short": {"num_samples": 5000, "chunk": 50, "limit": 2000}}
-NLL |= {"smoke": {"num_samples": 5000, "chunk": 500, "limit": 20}, "full": NLL["short"] | {"limit": 0}}
+NLL |= {"smoke": {"num_samples": 5000, "chunk": 500, "limit": 2}, "full": NLL["short"] | {"limit": 0}}
 SETS = ("mnist", "fashion_mnist")
 PRIORS = {
     "standard_normal": ("VAE, Gaussian prior", ("-84.45 +- 0.12", "-228.70 +- 0.15")),
@@ -74,4 +74,6 @@ def _overrides(budget: str, prior: str, warmup: int) -> dict[str, object]:
         "log.every": EPOCH if EPOCHS[budget] else SMOKE_STEPS,
         "log.images": 0,
     }
+    if budget == "smoke":
+        changes["eval.batch_size"] = 2
     return changes | ({"model.prior_components": 500} if prior == "vamp" else {})
