@@ -162,10 +162,10 @@ def test_damaged_codes_are_named(folder):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model.first_stage": ""}, r"data\.encode_once=True: .* has no frozen first stage"),
+        ({"model.first_stage": "", "model.net.name": "dit"}, r"data\.encode_once=True: .* has no frozen first stage"),
         ({"data.flip": True}, r"data\.encode_once=True keeps one code .* data\.flip=True"),
         ({"data.crop": 8, "data.crop_padding": 1}, r"data\.crop=8"),
-        ({"model.latents": "median"}, r"model\.latents='median' is not known.*Allowed: sample, mean"),
+        ({"model.latents": "median"}, r"model\.latents='median' is not known.*Allowed: mean, sample"),
     ],
 )
 def test_what_cannot_be_encoded_once_is_refused(folder, changes, reason):
