@@ -43,9 +43,10 @@ def peak(device_kind: str, precision: str) -> float | None:
 
 def of_step(experiment: Experiment) -> float | None:
     """Operations of one step over the whole batch, a mean over the players' cycle; None where XLA counts none."""
-    cycle, feed = cycle_length(experiment.recipe.model), experiment.feed()
+    state = build.abstract_state(experiment)
+    cycle, feed = cycle_length(experiment.recipe.model), experiment.feed(state)
     dispatch = build_dispatch(experiment.recipe, feed.fetch, cycle, rolled=False)
-    arguments = build.abstract_state(experiment), np.uint32(0), feed.resident, feed.inputs(0, cycle)
+    arguments = state, np.uint32(0), feed.resident, feed.inputs(0, cycle)
     try:
         counted = of_program(jax.make_jaxpr(dispatch)(*arguments))
     except (NotImplementedError, RuntimeError):  # a backend without a cost analysis must not stop a run
