@@ -241,11 +241,35 @@ def view(state: State, average: str) -> State:
 
 
 def result_names(names: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-    """Names of the results that metrics will give. Raises UserError for a metric that no module has."""
+    """Names of the results that metrics will give. Raises UserError for a metric that no module has, or whose options
+    are missing or make no sense."""
     found: list[str] = []
     for name in names:
-        found += config.select(PACKAGE, name, "names", "metric")(_options(name, options))
+        of_options = config.select(PACKAGE, name, "names", "metric")
+        try:
+            found += of_options(_options(name, options))
+        except UserError as error:
+            if name in options:
+                raise
+            told = f"{name}: this run's config has no options for it; give them by --options={name}.OPTION=VALUE,..."
+            raise UserError(f"{told} ({error})") from error
     return found
+
+
+def missing(name: str, state: State, data: EvaluationData) -> str:
+    """Why the family or the data cannot give a metric; empty where they can."""
+    lacking = [need for need in sorted(config.select(PACKAGE, name, "needs", "metric")) if not data.has(need, state)]
+    of_data = [WITHOUT[need].format(**data.protocol) for need in lacking if need in WITHOUT]
+    return of_data[0] if of_data else f"this family has no {', '.join(lacking)}" if lacking else ""
+
+
+def _undefined(name: str, reason: str, options: Mapping[str, Any]) -> list[passport.Result]:
+    """Rows with a reason: one for each result, or for the metric where the config has no options to name them by."""
+    try:
+        names = result_names((name,), options)
+    except UserError:
+        names = [name]
+    return [passport.undefined(result, reason) for result in names]
 
 
 def require_factors(names: Sequence[str], key: str, spec: DataSpec) -> None:
@@ -267,17 +291,14 @@ def run(names: Sequence[str], state: State, data: EvaluationData, options: Mappi
     """Runs metrics in order. What the family cannot give becomes a row with its reason."""
     results = []
     for name in names:
-        module = importlib.import_module(f"{PACKAGE}.{name}")
-        missing = [need for need in sorted(module.needs) if not data.has(need, state)]
-        if missing:
-            of_data = [WITHOUT[need].format(**data.protocol) for need in missing if need in WITHOUT]
-            reason = of_data[0] if of_data else f"this family has no {', '.join(missing)}"
-            results += [passport.undefined(result, reason) for result in module.names(_options(name, options))]
+        if reason := missing(name, state, data):
+            results += _undefined(name, reason, options)
             continue
+        module = importlib.import_module(f"{PACKAGE}.{name}")
         try:
             results += module.run(data.model, state, data, _options(name, options))
         except passport.Undefined as reason:
-            results += [passport.undefined(result, str(reason)) for result in module.names(_options(name, options))]
+            results += _undefined(name, str(reason), options)
     data.forget()
     return results
 

@@ -126,13 +126,16 @@ class Run:
         names = tuple(metrics) or tuple(self.config["eval"]["metrics"])
         merged = {name: dict(values) for name, values in self.config["eval"]["options"].items()}
         for name, values in (options or {}).items():
-            unknown = set(values) - set(merged.get(name, {}))
+            if name not in merged and name not in names:
+                raise unknown_name("--options", name, {*merged, *names})
+            unknown = set(values) - set(merged.get(name, values))
             if unknown:
-                raise UserError(f"--options: {name} has no {sorted(unknown)}. Allowed: {sorted(merged.get(name, {}))}.")
-            merged[name] |= values
-        evaluate.result_names(names, merged)
+                raise UserError(f"--options: {name} has no {sorted(unknown)}. Allowed: {sorted(merged[name])}.")
+            merged[name] = merged.get(name, {}) | values
         evaluate.require_factors(names, "--metrics", self.spec)
-        results = evaluate.run(names, self.state, self.data(split), merged)
+        data = self.data(split)
+        evaluate.result_names([name for name in names if not evaluate.missing(name, self.state, data)], merged)
+        results = evaluate.run(names, self.state, data, merged)
         evaluate.record(self.workdir, self.step, results, provenance.of_result(self.experiment, self.step))
         return results
 

@@ -13,6 +13,7 @@ import pytest
 
 from latent import config, evaluate
 from latent.data.arrays import Split
+from latent.errors import UserError
 from latent.extractors import weight_files
 from latent.metrics import passport
 from latent.types import Latent, Model, State
@@ -195,6 +196,27 @@ def test_every_metric_keeps_the_protocol(name, monkeypatch):
             continue
         assert np.isfinite(result.value) and np.isfinite(result.standard_error) and result.unit
         assert {"split", "data", "N"} <= result.protocol.keys()
+
+
+def test_a_metric_of_other_families_is_a_row_even_without_options():
+    """A config has options for the metrics of its own family only."""
+    without, _ = data(model=known_model()._replace(log_weights=None))
+    rows = evaluate.run(("iwae", "elbo"), STATE, without, {})
+    assert rows[0].name == "iwae" and rows[0].reason == "this family has no log_weights"
+    assert rows[1].value is not None
+
+
+def test_missing_options_say_how_to_give_them():
+    with pytest.raises(UserError, match=r"iwae: this run's config has no options for it; give them by --options=iwae"):
+        evaluate.result_names(("iwae",), {})
+    with pytest.raises(UserError, match=r"eval\.options\.iwae\.chunk.* is not known"):
+        evaluate.result_names(("iwae",), {"iwae": {"num_samples": 5, "chnk": 5, "limit": 0}})
+
+
+def test_a_mean_over_examples_that_have_no_number_is_not_defined():
+    found = passport.mean("elbo", np.array([1.0, np.nan, 3.0]), "nats", {})
+    assert found.value is None and "NaN for 1 of 3 examples, the first is number 1" in found.reason
+    assert passport.mean("elbo", np.array([1.0, -np.inf]), "nats", {}).value == -np.inf
 
 
 def test_samples_that_are_not_finite_give_rows_with_the_reason_and_stop_nothing():

@@ -43,10 +43,14 @@ def undefined(name: str, reason: str) -> Result:
     return Result(name, None, None, "", {}, reason)
 
 
-def mean(name: str, values: Float[np.ndarray, "N"], unit: str, protocol: dict[str, Any]) -> Mean:
-    """Mean over examples with its standard error, in float64."""
+def mean(name: str, values: Float[np.ndarray, "N"], unit: str, protocol: dict[str, Any]) -> Result:
+    """Mean over examples, a `Mean`, with its standard error, in float64; not defined where an example has no number."""
     values = np.asarray(values, np.float64)
-    error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    if broken := int(np.isnan(values).sum()):
+        first = int(np.isnan(values).argmax())
+        return undefined(name, f"it is NaN for {broken} of {len(values)} examples, the first is number {first}")
+    spread = len(values) > 1 and np.isfinite(values).all()
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if spread else None
     result = Mean(name, float(np.mean(values)), error, unit, {**protocol, "N": len(values)})
     result.examples = values
     return result
