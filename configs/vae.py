@@ -1,6 +1,7 @@
 """Variational autoencoders: --config=configs/vae.py:VARIANT. Each variant's docstring is its row of a results table.
 
-Other bottlenecks, priors, penalties and adversaries are in configs/autoencoder.py. Expected numbers are of the test
+Colour images are in configs/vae_colour.py, other bottlenecks, priors, penalties and adversaries in
+configs/autoencoder.py. Expected numbers are of the test
 split; +- is the standard error over its examples, rounded up (`active_units` has none: by how many it may differ).
 """
 
@@ -44,7 +45,7 @@ def family() -> ConfigDict:
     config = base.get_config()
     config.model.name = "vae"
     config.model.latent_dim = 50
-    config.model.bottleneck = "gaussian"  # gaussian | deterministic | vq | fsq
+    config.model.bottleneck = "gaussian"  # gaussian | gaussian_full | deterministic | vq | fsq
     config.model.prior = "standard_normal"  # of gaussian: standard_normal | vamp | mixture
     config.model.prior_components = 10  # of vamp and mixture
     # bernoulli | gaussian | laplace, the last two with _learned | discretised_logistic | discretised_logistic_mixture
@@ -208,64 +209,6 @@ def conv() -> ConfigDict:
     return config
 
 
-def _colour() -> ConfigDict:
-    """What the colour variants share: a Gaussian of learned scale, three halvings."""
-    config = conv()
-    config.data.binarise = "none"
-    config.model.latent_dim = 64
-    config.model.likelihood = "gaussian_learned"
-    config.model.net.channels = (32, 64, 128)
-    del config.eval.options.frechet_distance  # no features of colour images ship
-    config.ema.decays = (0.999,)
-    config.eval.average = "0.999"
-    return config
-
-
-def emoji() -> ConfigDict:
-    """Emoji in colour at 32x32, two art styles, split by emoji. Not measured yet.
-
-    Paper: none; log-densities of colour values, comparable with each other only.
-    Cost: not measured.
-    python -m experiments.train --config=configs/vae.py:emoji --workdir=runs/emoji
-    """
-    config = _colour()
-    config.data.name = "emoji"
-    config.data.resize = 32
-    config.train.steps = 6000
-    return config
-
-
-def cifar10() -> ConfigDict:
-    """CIFAR-10 as TFDS prepares it, flipped at random. Not measured.
-
-    Paper: none. Cost: not measured; meant for one GPU.
-    Target: none of its own; the published bounds on CIFAR-10 are in bits per dimension and of far deeper nets.
-    python -m experiments.train --config=configs/vae.py:cifar10 --workdir=runs/cifar10
-    """
-    config = _colour()
-    config.data.name = "cifar10"
-    config.data.flip = True
-    config.model.latent_dim = 128
-    config.model.net.channels = (64, 128, 256)
-    config.train.steps = 50_000
-    return config
-
-
-def celeb_a64() -> ConfigDict:
-    """CelebA, the central square of the aligned faces at 64x64, flipped at random. Not measured.
-
-    Cost: not measured; meant for one GPU.
-    Target: FID 63, of the VAE in Tolstikhin et al. 2018 (arXiv 1711.01558), whose crops of the faces are other ones.
-    python -m experiments.train --config=configs/vae.py:celeb_a64 --workdir=runs/celeb_a64
-    """
-    config = cifar10()
-    config.data.name = "celeb_a"
-    config.data.resize = 64
-    config.model.latent_dim = 64
-    config.model.net.channels = (64, 128, 256, 512)
-    return config
-
-
 IWAE_EPOCH = 2755  # steps: our training split of 55,115 images at batch 20; the authors' has 59,600
 IWAE_STAGES = 8
 
@@ -324,8 +267,7 @@ def tiny() -> ConfigDict:
 VARIANTS = {
     function.__name__: function
     for function in (
-        digits, mnist, fashion_mnist, mnist_latent16, fashion_latent16, conv, emoji, cifar10, celeb_a64,
-        iwae_paper, tiny,
+        digits, mnist, fashion_mnist, mnist_latent16, fashion_latent16, conv, iwae_paper, tiny,
     )
 }  # fmt: skip
 

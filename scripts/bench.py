@@ -45,10 +45,9 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def spread(values: list[float], digits: int = 3) -> str:
+def spread(values: list[float], form: str = ".3g") -> str:
     """Median (smallest .. largest)."""
-    low, high = min(values), max(values)
-    return f"{statistics.median(values):.{digits}g} ({low:.{digits}g} .. {high:.{digits}g})"
+    return f"{statistics.median(values):{form}} ({min(values):{form}} .. {max(values):{form}})"
 
 
 def matmul_rate(size: int = 2048, calls: int = 4) -> float:
@@ -180,7 +179,11 @@ def write_images(folder: Path, size: int) -> None:
 
 
 def streaming(sizes: list[int], repeats: int) -> None:
-    """Prints what reading a set from disk costs the convolutional VAE, beside the same set on the device."""
+    """Prints how fast the convolutional VAE trains on a set that is read from disk, beside the same set on the device.
+
+    The set lies in a temporary folder in the form every prepared set has (latent/data/arrays.py).
+    """
+    batch = config.load("configs/vae.py:conv").train.batch_size
     with tempfile.TemporaryDirectory() as temporary:
         folders = {size: Path(temporary, str(size)) for size in sizes}
         for size, folder in folders.items():
@@ -189,19 +192,19 @@ def streaming(sizes: list[int], repeats: int) -> None:
         found = {(size, way): [] for size in sizes for way in ways}
         waits = {size: [] for size in sizes}
         for repeat in range(repeats + 1):
-            for (size, way), values in found.items():
+            for (size, way), rates in found.items():
                 step, wait = loop_step("conv", STEPS["conv"], dir=str(folders[size]), device_budget=ways[way])
                 if repeat:  # the first round compiles and fills caches
-                    values.append(1e3 * step)
-                    waits[size] += [wait] if way == "streamed" else []
-    print("configs/vae.py:conv")
+                    rates.append(batch / step)
+                    waits[size] += [100 * wait] if way == "streamed" else []
+    print("configs/vae.py:conv, examples a second\n")
+    print("| images in the set | resident | streamed | cost of streaming, % | input wait, % of the step |")
+    print("|---|---|---|---|---|")
     for size in sizes:
-        pairs = zip(found[size, "streamed"], found[size, "resident"], strict=True)
-        print(f"  {size:,} images")
-        for way in ways:
-            print(f"    {way}, ms a step           {spread(found[size, way])}")
-        print(f"    cost of streaming, %          {spread([100 * (one / other - 1) for one, other in pairs])}")
-        print(f"    input wait, % of the step     {spread([100 * wait for wait in waits[size]])}")
+        resident, streamed = found[size, "resident"], found[size, "streamed"]
+        costs = [100 * (one / other - 1) for one, other in zip(resident, streamed, strict=True)]
+        rates = f"{spread(resident, ',.0f')} | {spread(streamed, ',.0f')}"
+        print(f"| {size:,} | {rates} | {spread(costs)} | {spread(waits[size])} |")
 
 
 def main() -> None:

@@ -80,6 +80,6 @@ def digests(workdir):
 
 def lines(workdir, split="train"):
     """What a run logged of a split, without times and rates."""
-    timing = ("time", "steps_per_second", "images_per_second", "input_wait", "perf/flops_per_second", "perf/mfu")
+    timing = ("time", "steps_per_second", "images_per_second", "input_wait", "perf/")
     found = [line for line in logs.read(workdir / logs.FILE) if line["split"] == split]
-    return [{key: value for key, value in line.items() if key not in timing} for line in found]
+    return [{key: value for key, value in line.items() if not key.startswith(timing)} for line in found]

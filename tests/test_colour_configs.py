@@ -14,9 +14,9 @@ from latent.data.arrays import Split
 from latent.train import train
 
 CONFIGS = {
-    "configs/vae.py:emoji": ("emoji/1.0.0/arrays", (64, 64, 3), 10),
-    "configs/vae.py:cifar10": ("cifar10/3.0.2/arrays", (32, 32, 3), 10),
-    "configs/vae.py:celeb_a64": ("celeb_a/2.1.0/arrays-64", (64, 64, 3), 0),
+    "configs/vae_colour.py:emoji": ("emoji/1.0.0/arrays", (64, 64, 3), 10),
+    "configs/vae_colour.py:cifar10": ("cifar10/3.0.2/arrays", (32, 32, 3), 10),
+    "configs/vae_colour.py:celeb_a64": ("celeb_a/2.1.0/arrays-64", (64, 64, 3), 0),
     "configs/autoencoder.py:first_stage_emoji": ("emoji/1.0.0/arrays", (64, 64, 3), 10),
 }
 """Where the arrays of the set lie, their shape, the number of classes."""
@@ -50,6 +50,8 @@ def test_two_steps(path, tmp_path):
     }
     if loaded.model.net.name == "convnet":
         small["model.net.hidden"] = (8,)
+    if loaded.model.likelihood == "discretised_logistic_mixture":
+        small["model.mixture_components"] = 2
     if loaded.model.adversary == "image":
         small |= {"model.critic.start": 1, "model.critic.net.channels": (4, 4)}
     if "iwae" in loaded.eval.metrics:
@@ -67,5 +69,5 @@ def test_two_steps(path, tmp_path):
 
 
 def test_the_set_of_emoji_is_where_these_tests_put_it():
-    assert f"emoji/{dataset.source('emoji').version}/{dataset.ARRAYS}" == CONFIGS["configs/vae.py:emoji"][0]
-    assert json.dumps(CONFIGS["configs/vae.py:emoji"][1]) == json.dumps(dataset.source("emoji").shape)
+    assert f"emoji/{dataset.source('emoji').version}/{dataset.ARRAYS}" == CONFIGS["configs/vae_colour.py:emoji"][0]
+    assert json.dumps(CONFIGS["configs/vae_colour.py:emoji"][1]) == json.dumps(dataset.source("emoji").shape)

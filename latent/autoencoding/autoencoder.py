@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from latent import config
 from latent.autoencoding import likelihoods
 from latent.autoencoding.contract import Bottleneck, Code, Prior, flat
-from latent.autoencoding.gaussian import log_normal
+from latent.autoencoding.gaussian import log_normal, log_normal_full, total_correlation
 from latent.errors import UserError
 from latent.types import Batch, DataSpec, Extra, Params
 
@@ -73,18 +73,16 @@ class Autoencoder(NamedTuple):
 
     def weigh(self, params: Params, x: Float[Array, "B ..."], code: Code) -> Float[Array, "B K"]:
         """log p(x, z_k) - log q(z_k | x), the summands of every importance-sampled bound."""
-        densities = log_normal(code.samples, code.mean[:, None], code.log_scale[:, None])
-        log_q = jnp.sum(flat(densities, 2), axis=-1)
-        return self.log_likelihood(params, x, code.samples)[0] + self.prior.log_prob(params, code.samples) - log_q
+        log_prior = self.prior.log_prob(params, code.samples)
+        return self.log_likelihood(params, x, code.samples)[0] + log_prior - log_posterior(code)
 
     def kl(self, params: Params, code: Code) -> tuple[Float[Array, "B"], Float[Array, "B ..."] | None]:
-        """KL(q(z | x) || p(z)): in closed form and by dimension where the prior has one, else by the draws."""
+        """KL(q(z | x) || p(z)): in closed form, with every marginal's, where the prior has one, else by the draws."""
         if self.prior.kl is not None:
             dimensions = self.prior.kl(code.mean, code.log_scale)
-            return jnp.sum(flat(dimensions, 1), axis=1), dimensions
-        densities = log_normal(code.samples, code.mean[:, None], code.log_scale[:, None])
-        log_ratio = jnp.sum(flat(densities, 2), axis=-1) - self.prior.log_prob(params, code.samples)
-        return jnp.mean(log_ratio, axis=1), None
+            total = jnp.sum(flat(dimensions, 1), axis=1)
+            return total if code.cholesky is None else total + total_correlation(code.cholesky), dimensions
+        return jnp.mean(log_posterior(code) - self.prior.log_prob(params, code.samples), axis=1), None
 
     def terms(
         self, params: Params, x: Float[Array, "B ..."], code: Code
@@ -97,6 +95,14 @@ class Autoencoder(NamedTuple):
             return {**terms, **code.losses}, None, output
         kl, dimensions = self.kl(params, code)
         return {**terms, "kl": kl, "elbo": -terms["reconstruction"] - kl}, dimensions, output
+
+
+def log_posterior(code: Code) -> Float[Array, "B K"]:
+    """log q(z_k | x) of a code's own draws."""
+    if code.cholesky is not None:
+        each = lambda values: jnp.broadcast_to(values[:, None], (*code.samples.shape[:2], *values.shape[1:]))  # noqa: E731
+        return log_normal_full(code.samples, each(code.mean), each(code.cholesky))
+    return jnp.sum(flat(log_normal(code.samples, code.mean[:, None], code.log_scale[:, None]), 2), axis=-1)
 
 
 def make(section: config.Section, spec: DataSpec) -> Autoencoder:
@@ -115,7 +121,8 @@ def make(section: config.Section, spec: DataSpec) -> Autoencoder:
             f"model.bottleneck={section.bottleneck!r} has not: set model.prior=standard_normal."
         )
     likelihood = likelihoods.make(section, spec)
-    encoder = select("encoder")(section.net, spec.shape, tuple((head, section.latent_dim) for head in bottleneck.heads))
+    heads = tuple((head, bottleneck.widths.get(head, section.latent_dim)) for head in bottleneck.heads)
+    encoder = select("encoder")(section.net, spec.shape, heads)
 
     def posterior(params: Params, x: Float[Array, "B ..."]) -> tuple[Array, Array]:
         heads = encoder.apply({"params": params["encoder"]}, x)

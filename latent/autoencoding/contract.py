@@ -5,7 +5,8 @@ Shapes: B examples, K draws of z for each, `latent` the shape of one z ([d], or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -19,9 +20,10 @@ class Code(NamedTuple):
 
     mean       the code an example is represented by
     samples    K draws of z (K = 1 where nothing is drawn); gradients pass, straight through where z is quantised
-    log_scale  of a Gaussian posterior; None where there is no density q(z | x)
+    log_scale  of a Gaussian posterior's marginals; None where there is no density q(z | x)
     losses     what the bottleneck itself adds to the objective, each weighted by the hparam of its name
     info       more that is known of every example ("indices" of a codebook)
+    cholesky   of a Gaussian posterior's covariance, lower triangular; None where it is diagonal
     """
 
     mean: Float[Array, "B ..."]
@@ -29,12 +31,13 @@ class Code(NamedTuple):
     log_scale: Float[Array, "B ..."] | None
     losses: dict[str, Float[Array, "B"]]
     info: dict[str, Any]
+    cholesky: Float[Array, "B d d"] | None = None
 
 
 class Bottleneck(NamedTuple):
     """Between encoder and decoder.
 
-    heads   the encoder's outputs it works on, each with the channels of z
+    heads   the encoder's outputs it works on, each with the channels of z or those that `widths` names
     init    key -> (params, extra) of its own, under the component "codebook"; empty where it has none
     encode  (params, extra, {head: [B, latent]}, keys [B], K) -> Code
     learn   (extra, code, context) -> (extra, terms): what is learnt without a gradient, and what is worth logging
@@ -46,6 +49,7 @@ class Bottleneck(NamedTuple):
     init: Callable[[Key[Array, ""]], tuple[Params, Extra]] = lambda key: ({}, {})
     learn: Callable[[Extra, Code, Context], tuple[Extra, dict[str, Array]]] = lambda extra, code, context: (extra, {})
     snap: Callable[[Params, Extra, Array], Array] = lambda params, extra, z: z
+    widths: Mapping[str, int] = MappingProxyType({})
 
 
 class Prior(NamedTuple):

@@ -46,7 +46,9 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         info = {name: value for name, value in code.info.items() if name != "continuous"}
         if code.log_scale is not None:
             kl, dimensions = parts.kl(params, code)
-            info |= {"log_scale": code.log_scale, "kl": kl[:, None] if dimensions is None else dimensions}
+            info["kl"] = kl[:, None] if dimensions is None else dimensions
+            if code.cholesky is None:  # what reads it takes the posterior to be the product of its marginals
+                info["log_scale"] = code.log_scale
         if parts.prior.responsibilities is not None:
             info["responsibilities"] = parts.prior.responsibilities(params, code.mean)
         return Latent(code.mean, code.samples[:, 0], info)
