@@ -39,6 +39,10 @@ WITHOUT = {
 }
 
 
+KEPT_BYTES = 2**24
+"""Of examples, that stay on the device between metrics and between the runs of a population."""
+
+
 class EvaluationData:
     """One split, ready to be streamed through functions of a model.
 
@@ -67,6 +71,7 @@ class EvaluationData:
             self._batch_size += -batch_size % sharding.num_devices
         self._compiled: dict[Any, Callable] = {}
         self._known: dict[Any, Any] = {}
+        self._laid: dict[int, list[tuple[Batch, int]]] = {}
         self._drawn: tuple[Any, int, np.ndarray] | None = None
 
     def reseeded(self, seed: int) -> EvaluationData:
@@ -118,11 +123,16 @@ class EvaluationData:
         """Raw batches of equal size, the last one padded, and how many examples of each are real."""
         if limit < 0:
             raise UserError(f"limit={limit} must not be negative (0: all examples).")
-        rows = np.arange(len(self.split.x)) if rows is None else np.asarray(rows)
+        whole = rows is None
+        rows = np.arange(len(self.split.x)) if whole else np.asarray(rows)
         rows = rows[:limit].astype(np.int32) if limit else rows.astype(np.int32)
-        for start in range(0, len(rows), self._batch_size):
-            index = rows[start : start + self._batch_size]
-            yield self._raw(np.pad(index, (0, self._batch_size - len(index)))), len(index)
+        parts = (rows[start : start + self._batch_size] for start in range(0, len(rows), self._batch_size))
+        laid = ((self._raw(np.pad(part, (0, self._batch_size - len(part)))), len(part)) for part in parts)
+        if not whole or len(rows) * self.split.x[:1].nbytes > KEPT_BYTES:
+            return laid
+        if limit not in self._laid:
+            self._laid[limit] = list(laid)
+        return iter(self._laid[limit])
 
     def has(self, need: str, state: State) -> bool:
         """Whether there is what a metric needs: a function of the model ("encode"), one of its terms ("terms.elbo")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -80,11 +81,13 @@ class Gallery:
 
     def __init__(self, model: Model, spec: DataSpec, data: EvaluationData, side: int):
         self._model, self._spec, self._data, self._side = model, spec, data, side
-        self._decode_encoded = jax.jit(
-            lambda state, x, keys: model.decode(
-                state.params, state.extra, model.encode(state.params, state.extra, x, keys).mean
-            )
-        )
+        self._decode_encoded = jax.jit(self._reconstructed)
+        self._sample_keys = jax.jit(rng.sample_keys)  # key by key, as they would be drawn otherwise, they are slow
+
+    def _reconstructed(self, state: State, x: Any, seed: Any, index: Any) -> Any:
+        keys = rng.evaluation_stream(seed, index)("posterior")
+        code = self._model.encode(state.params, state.extra, x, keys)
+        return self._model.decode(state.params, state.extra, code.mean)
 
     def over(self, data: EvaluationData) -> Gallery:
         """The same gallery over other data; what is compiled is shared."""
@@ -100,7 +103,7 @@ class Gallery:
         if self._model.encode is not None and self._model.decode is not None:
             yield "reconstructions", grid(self.reconstructions(state), self._side, scale)
         if self._model.sample is not None:
-            keys = rng.sample_keys(self._data.seed, np.arange(self._side**2))
+            keys = self._sample_keys(np.uint32(self._data.seed), np.arange(self._side**2))
             samples = self._model.sample(state.params, state.extra, keys, None)
             yield "samples", grid(np.asarray(samples), self._side, scale)
 
@@ -108,8 +111,8 @@ class Gallery:
         """Rows of originals, each followed by the row of their reconstructions."""
         count = self._side * max(1, self._side // 2)
         batch = self._data.batch(count)
-        keys = rng.evaluation_stream(self._data.seed, batch["index"])("posterior")
-        copies = np.asarray(self._decode_encoded(state, batch["x"], keys))
+        seed = np.uint32(self._data.seed)
+        copies = np.asarray(self._decode_encoded(state, batch["x"], seed, batch["index"]))
         originals = np.asarray(batch["x"])
         rows = [
             row

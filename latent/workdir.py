@@ -6,7 +6,8 @@ the run is computed nor when anything is due: `train.py` says so, for one run or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,19 @@ from latent.types import State
 class WorkDirectory:
     """The files of one run. Nothing is written before `open`. `failure` says why a run was given up, else it is empty.
 
-    `stream` gets what the run says of itself; None: standard output.
+    `shapes` says what its state is made of; `stream` gets what the run says of itself; None: standard output.
     """
 
-    def __init__(self, experiment: Experiment, path: Path, data: EvaluationData, gallery: Gallery, stream: Any = None):
-        self.experiment, self.path = experiment, path
+    def __init__(
+        self,
+        experiment: Experiment,
+        path: Path,
+        data: EvaluationData,
+        gallery: Gallery,
+        shapes: Callable[[], State],
+        stream: Any = None,
+    ):
+        self.experiment, self.path, self._shapes = experiment, path, shapes
         self.failure = ""
         self._data, self._gallery, self._stream = data, gallery, stream
         self.feed: Feed | None = None  # who trains makes it, from the state that it trains
@@ -42,7 +51,9 @@ class WorkDirectory:
 
         With `at` the run first goes back to that step, where it has a good checkpoint of it or it is 0.
         """
-        target = checkpoint.abstract(build.abstract_state(self.experiment), sharding)
+        if not self.checkpoints.steps():
+            return None
+        target = checkpoint.abstract(self._shapes(), sharding)
         if at is not None:
             self.checkpoints.go_back(at, target)
         found = self.checkpoints.restore_newest(target, repair=True)
@@ -129,10 +140,11 @@ def directories(
     settings = siblings[0].config
     data = siblings[0].evaluation_data(settings["eval"]["split"], settings["seed"], settings["eval"]["average"], split)
     gallery = Gallery(siblings[0].recipe.model, siblings[0].spec, data, settings["log"]["images"])
+    shapes = functools.cache(lambda: build.abstract_state(siblings[0]))  # tracing what makes a state is not cheap
     found = []
     for experiment, path, stream in zip(siblings, paths, streams or [None] * len(paths), strict=True):
         mine = data.reseeded(experiment.config["seed"])
-        found.append(WorkDirectory(experiment, path, mine, gallery.over(mine), stream))
+        found.append(WorkDirectory(experiment, path, mine, gallery.over(mine), shapes, stream))
     return found
 
 

@@ -233,6 +233,23 @@ def test_members_go_on_alone_and_single_runs_go_on_together(tmp_path, capsys):
 # Going on ------------------------------------------------------------------------------------------------------
 
 
+def test_states_leave_the_devices_only_where_one_is_due(tmp_path, monkeypatch):
+    copied, original = [], members.member
+    monkeypatch.setattr(members, "member", lambda *given: copied.append(int(given[1].step)) or original(*given))
+    assert sweep(tmp_path, fixed={**QUIET, "log.every": 1, "checkpoint.every": 2}, seeds=2)[0] == 0
+    assert copied == [2, 2, 4, 4], "once each for evaluation and checkpoint together, never for a line of metrics"
+
+
+def test_members_share_every_program_of_evaluation(tmp_path, monkeypatch):
+    made, original = [], workdir.directories
+    monkeypatch.setattr(workdir, "directories", lambda *given: made.extend(original(*given)) or made)
+    assert sweep(tmp_path, fixed={"log.wandb": "disabled", "log.images": 2}, seeds=3)[0] == 0
+    compiled = made[0]._data._compiled
+    assert len(made) == 3 and all(run._data._compiled is compiled for run in made)
+    assert compiled and {program._cache_size() for program in compiled.values()} == {1}
+    assert made[0]._gallery._decode_encoded._cache_size() == 1
+
+
 def test_stopping_and_going_on_is_exact(tmp_path, capsys):
     """8 steps in one go, or 4, then 8: bit for bit, averages and optimiser included; what is finished is left alone."""
     fixed = {"log.images": 0, "optimizer.autoencoder.schedule.horizon": 8, "parallel.devices": 2}

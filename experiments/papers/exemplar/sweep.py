@@ -59,6 +59,7 @@ def _overrides(budget: str, prior: str, warmup: int) -> dict[str, object]:
     changes = {
         "data.binarise": "seeded",
         "train.batch_size": 100,
+        "train.published_epochs": PUBLISHED,
         "train.steps": EPOCHS[budget] * EPOCH or SMOKE_STEPS,
         "model.latent_dim": 40,
         "model.net.name": "gated_mlp",
