@@ -267,10 +267,10 @@ def first_stage_emoji() -> ConfigDict:
     config.data.resize = 32
     config.model.latent_dim = 4
     config.model.perceptual = ""
-    config.model.net.channels = (32, 64, 128)
-    config.model.critic.start = 4000
+    config.model.net.channels = (16, 32, 64)
+    config.model.critic.start = 2000
     config.model.critic.net.channels = (32, 64)
-    config.train.steps = 10_000
+    config.train.steps = 5000
     return config
 
 

@@ -129,17 +129,17 @@ def emoji() -> ConfigDict:
     config.data.encode_once = True
     config.model.net.name = "unet"
     config.model.net.channels = (64, 128)
-    config.model.net.num_blocks = 2
+    config.model.net.num_blocks = 1
     config.model.net.attention_levels = (1,)
     config.hparams.denoiser.learning_rate = 5e-4
     config.optimizer.denoiser.schedule.name = "cosine"
     config.optimizer.denoiser.schedule.warmup_steps = 200
-    config.train.batch_size = 128
-    config.train.steps = 20_000
+    config.train.batch_size = 64
+    config.train.steps = 6000
     config.eval.metrics = ("latent_vlb",)
     config.eval.options.latent_vlb.update({"steps": 100, "grid": "log_snr", "limit": 256})
-    config.eval.every = 20_000
-    config.checkpoint.every = 5000
+    config.eval.every = 6000
+    config.checkpoint.every = 1000
     config.log.every = 200
     return config
 

@@ -169,6 +169,10 @@ def sibling(experiment: Experiment, config: Mapping[str, Any]) -> Experiment:
     return experiment._replace(config=dict(config), hparams=dict(config["hparams"]))
 
 
+_RUNS_ONCE = {"cpu": {"xla_backend_optimization_level": 0}}
+"""Compiler options of a program that runs once: on CPU, optimising random draws takes seconds and saves none."""
+
+
 def initial_state(experiment: Experiment, sharding: Any = None) -> State:
     """The state before the first step, compiled as one program, on one sharding or on a `State` of them."""
     return initial_states([experiment], sharding)[0]
@@ -186,7 +190,7 @@ def initial_states(siblings: Sequence[Experiment], sharding: Any = None) -> list
         return init_state(experiment.recipe, hparams, seed, batch)
 
     # The seed is an argument and no constant: other seeds find the program in the compilation cache.
-    compiled = jax.jit(create, out_shardings=sharding)
+    compiled = jax.jit(create, out_shardings=sharding, compiler_options=_RUNS_ONCE.get(jax.default_backend()))
     states = [compiled(np.uint32(each.config["seed"]), each.hparams, raw) for each in siblings]
     for name in experiment.recipe.model.loads:
         model = experiment.config["model"]
