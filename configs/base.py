@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     config.parallel = ConfigDict()
     config.parallel.driver = "pmap"  # pmap | mesh, the same numbers in the global view
     config.parallel.fsdp = False  # of mesh: split the large arrays of the state over the devices
-    config.parallel.devices = placeholder(int)  # None: all local devices
+    config.parallel.devices = placeholder(int)  # None: all; several processes (experiments.train --help) always use all
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every = 0  # steps; 0: at the end only

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent import config as configs
-from latent import encoded, evaluate, first_stage, loops, optim, parallel, posthoc_ema, precision, rng, tracking
+from latent import encoded, evaluate, first_stage, hosts, loops, optim, parallel, posthoc_ema, precision, rng, tracking
 from latent.data import dataset as datasets
 from latent.data import feed as feeds
 from latent.data import preprocess
@@ -45,15 +45,19 @@ class Experiment(NamedTuple):
         told = f"step {step} of {self.config['train']['steps']}, {self.epochs(step):.1f} epochs"
         return f"{told} of the published {published}" if published else told
 
-    def feed(self, state: State, sharding: Any = None) -> feeds.Feed:
-        """The batches to train on. Where the split is encoded once, `state` holds what encodes it; of an abstract
-        state they are right in shape only. `sharding` is that of a batch in evaluation."""
+    def feed(self, state: State, sharding: Any = None, whole: bool = False) -> feeds.Feed:
+        """The batches to train on: of several processes each one's rows, or the `whole` ones. Where the split is
+        encoded once, `state` holds what encodes it; of an abstract state they are right in shape only. `sharding` is
+        that of a batch in evaluation."""
         data, batch_size = self.config["data"], self.config["train"]["batch_size"]
         split, once = self.dataset.splits["train"], _encodes_once(self.config)
         if once:
+            if not hosts.alone():
+                raise UserError("data.encode_once=True is for a single process, this run has several (allowed: False).")
             training = self.evaluation_data("train", self.config["seed"], "", sharding)
             split = encoded.split(training, state, datasets.data_directory(data["dir"]), data["device_budget"])
-        feed = feeds.build(split, self.config["seed"], batch_size, data["device_budget"], data["workers"])
+        rows = feeds.WHOLE if whole else hosts.own_rows(batch_size)
+        feed = feeds.build(split, self.config["seed"], batch_size, data["device_budget"], data["workers"], rows)
         return feeds.of_codes(feed) if once else feed
 
     def evaluation_data(self, split: str, seed: int, average: str, sharding: Any = None) -> EvaluationData:
@@ -195,7 +199,7 @@ def initial_states(siblings: Sequence[Experiment], sharding: Any = None) -> list
     for name in experiment.recipe.model.loads:
         model = experiment.config["model"]
         lie = (sharding.params[name], sharding.extra[name]) if isinstance(sharding, State) else sharding
-        params, extra = jax.device_put(first_stage.load_arrays(name, model[name], model[f"{name}_run"]), lie)
+        params, extra = hosts.put(first_stage.load_arrays(name, model[name], model[f"{name}_run"]), lie)
         states = [
             state._replace(params={**state.params, name: params}, extra={**state.extra, name: extra})
             for state in states

@@ -1,6 +1,7 @@
 """Checkpoints of a run: Orbax, asynchronous, exact, with a digest that tells a damaged one from a good one.
 
 Owns `checkpoints/` of a work directory. Knows a `State` and a small JSON beside it; knows no model and no driver.
+Processes that train together write and read the same checkpoints, each its part: all must call the same in order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree, UInt8
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from latent import memory
+from latent import hosts, memory
 from latent.errors import UserError
 from latent.types import State
 
@@ -42,7 +43,7 @@ def digest(tree: PyTree) -> str:
     """SHA-256 over paths, dtypes, shapes and bytes of every leaf."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
+        array = hosts.fetch(leaf)
         total.update(f"{jax.tree_util.keystr(path)}|{array.dtype}|{array.shape}|".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
@@ -71,14 +72,25 @@ def abstract(state: State, sharding: Any) -> State:
     return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, where)
 
 
+def by_itself() -> ocp.options.MultiprocessingOptions:
+    """Orbax's options for what one of several processes reads or writes without the others."""
+    if hosts.alone():
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(me, active_processes={me}, barrier_sync_key_prefix=f"process{me}")
+
+
 class Checkpoints:
     """The checkpoints of one work directory: the newest ones, and the best by an evaluation metric.
 
     `keep` newest are kept (at least 2: a damaged newest one needs something to fall back to) and one best, by
-    `best_metric` of the metrics given to `save`, minimal or maximal by `best_mode`.
+    `best_metric` of the metrics given to `save`, minimal or maximal by `best_mode`. `apart`: to be read by this process
+    alone, whatever others do.
     """
 
-    def __init__(self, workdir: Path, keep: int = 2, best_metric: str = "", best_mode: str = "min"):
+    def __init__(
+        self, workdir: Path, keep: int = 2, best_metric: str = "", best_mode: str = "min", apart: bool = False
+    ):
         if best_mode not in ("min", "max"):
             raise UserError(f"checkpoint.best_mode={best_mode!r} is not known. Allowed: max, min.")
         if keep < 2:
@@ -98,6 +110,9 @@ class Checkpoints:
                 )
             )
             options = {"best_fn": score, "best_mode": best_mode}  # without best_fn, best_step() is the latest
+        if apart:
+            options |= {"multiprocessing_options": by_itself(), "create": hosts.alone()}
+        self._apart = apart
         self._directory = Path(workdir, DIRECTORY).absolute()  # a relative path fails later, in a background thread
         self._options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies), **options
@@ -145,10 +160,14 @@ class Checkpoints:
             item, asked = PACKED, {"bytes": np.zeros(memory.size(target), np.uint8)}
         arguments = ocp.args.Composite(**{item: ocp.args.StandardRestore(asked)}, meta=ocp.args.JsonRestore())
         _silence_abandoned_tasks()
+        found, failed = None, None
         try:
             found = self._manager.restore(step, args=arguments)
         except Exception as error:  # Orbax and tensorstore raise a dozen kinds
-            raise DamagedCheckpoint(f"checkpoint {step} cannot be read: {_first_words(error)}") from error
+            failed = error
+        if not (failed is None if self._apart else hosts.everyone(failed is None)):
+            reason = "another process failed" if failed is None else _first_words(failed)
+            raise DamagedCheckpoint(f"checkpoint {step} cannot be read: {reason}") from failed
         state = found[item] if item == "state" else unpack(np.asarray(found[item]["bytes"]), target)
         if digest(state) != found["meta"]["digest"]:
             raise DamagedCheckpoint(f"checkpoint {step} is damaged: its arrays are not those that were saved")
@@ -192,7 +211,9 @@ class Checkpoints:
         for step in steps:
             names = (f"damaged.{step}" + (f".{number}" if number else "") for number in itertools.count())
             free = next(name for name in names if not (self._directory / name).exists())
-            (self._directory / str(step)).rename(self._directory / free)
+            if hosts.leads():
+                (self._directory / str(step)).rename(self._directory / free)
+        hosts.everyone(True)  # nobody looks before it is done
         self._manager.reload()
 
     def wait(self) -> None:

@@ -3,6 +3,9 @@
 One code path for the training loop and for checkpoints (law 7). Per-example functions run jitted in the global
 view, sharded over the devices; noise comes from (seed, stream, index in the split), so that batch size and device
 count cannot change a number.
+
+Several processes that train together (hosts.py) evaluate a part of the split each, with the same functions on devices
+of their own, and all then hold the rows of all: what metrics make of them is computed everywhere.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from latent import config, rng
+from latent import config, hosts, rng
 from latent.data import dataset
 from latent.data.arrays import Split
 from latent.errors import UserError, unknown_name
@@ -49,6 +52,9 @@ class EvaluationData:
     `protocol` is what every passport starts from: split, data hash, preprocessing, weights (raw or an average).
     `training` is the training split in the same form, for metrics that fit something or look for copies. `directory` is
     where what follows from a split alone may be kept (None: nowhere).
+
+    `sharding` lays a batch over the devices of this process. With it, processes that train together share the work, and
+    must call the same methods in the same order; without, a process does all of it itself.
     """
 
     def __init__(
@@ -71,7 +77,7 @@ class EvaluationData:
             self._batch_size += -batch_size % sharding.num_devices
         self._compiled: dict[Any, Callable] = {}
         self._known: dict[Any, Any] = {}
-        self._laid: dict[int, list[tuple[Batch, int]]] = {}
+        self._laid: dict[tuple[int, int], list[tuple[Batch, int]]] = {}
         self._drawn: tuple[Any, int, np.ndarray] | None = None
 
     def reseeded(self, seed: int) -> EvaluationData:
@@ -102,37 +108,51 @@ class EvaluationData:
         once.
         """
         call = self._compile(function, static)
-        batches = []
-        for raw, keep in self._batches(limit, rows):
+        batches, rows = [], self._rows(limit, rows)
+        for raw, keep in self._batches(self._mine(rows)):
             outputs = [call(state, np.uint32(self.seed), raw, *extra) for extra in ([(r,) for r in repeat] or [()])]
             batches.append([jax.tree.map(lambda leaf, k=keep: np.asarray(leaf[:k]), output) for output in outputs])
         joined = [
-            jax.tree.map(lambda *leaves: np.concatenate(leaves), *column) for column in zip(*batches, strict=True)
+            self._everyones(jax.tree.map(lambda *leaves: np.concatenate(leaves), *column), len(rows))
+            for column in zip(*batches, strict=True)
         ]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *joined) if repeat else joined[0]
 
     def stream(self, function: Callable[..., Array], state: State, *, limit: int = 0) -> np.ndarray:
         """As `map`, for a function that compiles itself: function(params, extra, batch, keys [B]) -> [B, ...]."""
-        prepared, parts = self._compile(_prepared, {}), []
-        for raw, keep in self._batches(limit):
+        prepared, parts, rows = self._compile(_prepared, {}), [], self._rows(limit)
+        for raw, keep in self._batches(self._mine(rows)):
             batch, keys = prepared(state, np.uint32(self.seed), raw)
             parts.append(np.asarray(function(state.params, state.extra, batch, keys)[:keep]))
-        return np.concatenate(parts)
+        return self._everyones(np.concatenate(parts), len(rows))
 
-    def _batches(self, limit: int, rows: Indices | None = None) -> Iterator[tuple[Batch, int]]:
-        """Raw batches of equal size, the last one padded, and how many examples of each are real."""
+    def _rows(self, limit: int, rows: Indices | None = None) -> Int[np.ndarray, "n"]:
+        """Places in the split to go through."""
         if limit < 0:
             raise UserError(f"limit={limit} must not be negative (0: all examples).")
-        whole = rows is None
-        rows = np.arange(len(self.split.x)) if whole else np.asarray(rows)
-        rows = rows[:limit].astype(np.int32) if limit else rows.astype(np.int32)
+        rows = np.arange(len(self.split.x)) if rows is None else np.asarray(rows)
+        return rows[:limit].astype(np.int32) if limit else rows.astype(np.int32)
+
+    def _share(self, count: int) -> range:
+        return range(count) if self.sharding is None else hosts.share(count)
+
+    def _mine(self, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "part"]:
+        return rows.take(self._share(len(rows)), mode="clip")
+
+    def _everyones(self, tree: PyTree, count: int) -> PyTree:
+        return tree if self.sharding is None else hosts.joined(tree, count)
+
+    def _batches(self, rows: Int[np.ndarray, "n"]) -> Iterator[tuple[Batch, int]]:
+        """Raw batches of equal size, the last one padded, and how many examples of each are real."""
         parts = (rows[start : start + self._batch_size] for start in range(0, len(rows), self._batch_size))
         laid = ((self._raw(np.pad(part, (0, self._batch_size - len(part)))), len(part)) for part in parts)
-        if not whole or len(rows) * self.split.x[:1].nbytes > KEPT_BYTES:
+        neighbours = len(rows) > 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
+        if not neighbours or len(rows) * self.split.x[:1].nbytes > KEPT_BYTES:
             return laid
-        if limit not in self._laid:
-            self._laid[limit] = list(laid)
-        return iter(self._laid[limit])
+        stretch = int(rows[0]), len(rows)
+        if stretch not in self._laid:
+            self._laid[stretch] = list(laid)
+        return iter(self._laid[stretch])
 
     def has(self, need: str, state: State) -> bool:
         """Whether there is what a metric needs: a function of the model ("encode"), one of its terms ("terms.elbo")
@@ -192,13 +212,13 @@ class EvaluationData:
         self._drawn = None
 
     def _draw(self, state: State, count: int, classes: int) -> np.ndarray:
-        batches = []
-        for start in range(0, count, self._batch_size):
+        batches, mine = [], self._share(count)
+        for start in mine[:: self._batch_size]:
             numbers = np.arange(start, start + self._batch_size)
             given = (rng.sample_keys(self.seed, numbers), np.int32(numbers % classes) if classes else None)
             given = jax.device_put(given, self.sharding)
             batches.append(np.asarray(self.model.sample(state.params, state.extra, *given)))
-        return np.concatenate(batches)[:count]
+        return self._everyones(np.concatenate(batches)[: len(mine)], count)
 
     def batch(self, count: int) -> Batch:
         """The first `count` prepared examples (pictures of reconstructions)."""

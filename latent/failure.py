@@ -11,28 +11,30 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from latent import build, checkpoint
+from latent import build, checkpoint, hosts
 from latent.build import Experiment
-from latent.data.feed import Feed
 from latent.errors import UserError
 from latent.step import cycle_length, diagnose
 from latent.types import Batch, State
 
 
-def write(workdir: Path, experiment: Experiment, feed: Feed, state: State) -> tuple[Path, str]:
+def write(workdir: Path, experiment: Experiment, state: State) -> tuple[Path, str]:
     """Writes `failure-STEP/` (state, raw batch, config) and returns its path and the first part that is not finite.
 
     `state` is the one that the halted run kept: the state before the bad step, whose batch follows from (seed, step).
+    Of processes that train together all look for that part, and the first one writes.
     """
-    step = int(state.step)
+    step, feed = int(state.step), experiment.feed(state, whole=True)
     inputs = jax.tree.map(lambda leaf: leaf[0], feed.inputs(step, 1))
     raw_batch = feed.fetch(feed.resident, inputs)
-    state = jax.tree.map(np.asarray, state)
+    state = jax.tree.map(hosts.fetch, state)
     bad = first_bad(experiment, state, raw_batch)
     bundle = workdir / f"failure-{step}"
+    if not hosts.leads():
+        return bundle, bad
     bundle.mkdir(exist_ok=True)
     np.savez(bundle / "batch.npz", **raw_batch)
-    with ocp.StandardCheckpointer() as saver:
+    with ocp.StandardCheckpointer(multiprocessing_options=checkpoint.by_itself()) as saver:
         saver.save((bundle / "state").absolute(), state, force=True)
     record = {"step": step, "first_bad": bad, "config": experiment.config}
     (bundle / "failure.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from latent import hosts
 from latent.errors import UserError
 from latent.metrics.effective_rank import effective_rank
 from latent.types import Extra, Params
@@ -116,9 +117,10 @@ def statistics(run: Any) -> dict[str, Any]:
     }
     if "kl" in codes:
         found["kl"] = codes["kl"].reshape(-1, codes["kl"].shape[-1]).mean(axis=0, dtype=np.float64).tolist()
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    temporary.rename(path)
+    if hosts.leads():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
+        temporary.rename(path)
     return found
 
 

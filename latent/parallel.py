@@ -4,6 +4,9 @@ The default driver is literally `jax.pmap` over a step with an axis name. State 
 `out_axes` None, so that no array has a stacked device axis and neither checkpoints nor evaluation can tell how many
 devices there were. `mesh` runs the same step in the global view, where XLA splits the batch; with `fsdp` it splits the
 large arrays of the state too (Rajbhandari et al. 2020, arXiv 1910.02054; Xu et al. 2020, arXiv 2004.13336).
+
+Where several processes train together (hosts.py) a run's state lies on the devices of all of them, whatever the driver;
+`jax.pmap` alone takes and gives arrays of one process, and `join` and `part` lead from one to the other.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from latent import hosts
 from latent import population as members
 from latent.data.feed import Feed, together
 from latent.errors import UserError, unknown_name
+from latent.hosts import AXIS
 from latent.types import State
 
-AXIS = "data"
 MEMBERS = "members"
 LEAST = 2**12
 """Elements of the smallest array that fsdp splits."""
@@ -31,11 +35,13 @@ LEAST = 2**12
 class Driver(NamedTuple):
     """How to run a dispatch.
 
+    devices    all that compute, of every process
     axis       axis name a per-device step must reduce over; None where the batch a step sees is the global one
     compile    dispatch(state, seed, resident, inputs) -> the same, compiled, with the state donated where that pays
-    place      host inputs [S, B, ...] -> inputs laid out over the devices
-    replicated the sharding of a replicated array
-    split      sharding of an array whose leading axis is the batch (evaluation, which runs in the global view)
+    place      host inputs [S, B, ...], of a process its rows, -> inputs laid out over the devices
+    replicated the sharding of a replicated array that a dispatch takes
+    split      sharding of an array whose leading axis is the batch, over the devices of this process (evaluation, which
+               runs in the global view)
     lay        state, or its shapes -> where its arrays lie: one sharding for all, or one for each
 
     A driver trains one run, or a population of several that share a program:
@@ -62,11 +68,13 @@ class Driver(NamedTuple):
 
 
 def build(name: str, num_devices: int | None, batch_size: int, microbatches: int = 1, fsdp: bool = False) -> Driver:
-    """Builds the driver `parallel.driver`, over the first `num_devices` devices (None: all local ones).
+    """Builds the driver `parallel.driver`, over the first `num_devices` devices (None: all, of every process).
 
     Raises UserError for other names, devices that are not there or do not divide the batch, and fsdp without mesh.
     """
-    devices = local(num_devices)
+    if num_devices is not None and not hosts.alone():
+        raise UserError(f"parallel.devices={num_devices}: several processes use all devices they have (leave it None).")
+    devices = local(num_devices) if hosts.alone() else hosts.devices()
     if batch_size % (len(devices) * microbatches):
         parts = f"{len(devices)} devices in use" + (f" x train.microbatches={microbatches}" if microbatches > 1 else "")
         raise UserError(
@@ -94,7 +102,8 @@ def local(number: int | None) -> tuple[Any, ...]:
 
 
 def _pmap(devices: tuple[Any, ...], fsdp: bool) -> Driver:
-    mesh = Mesh(np.asarray(devices), (AXIS,))
+    everywhere = Mesh(np.asarray(devices), (AXIS,))
+    mesh = everywhere.local_mesh
     replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
 
     def compile_dispatch(dispatch: Callable) -> Callable:
@@ -110,7 +119,7 @@ def _pmap(devices: tuple[Any, ...], fsdp: bool) -> Driver:
     def place(inputs: PyTree) -> PyTree:
         def lay(leaf: np.ndarray) -> jax.Array:
             steps, batch = leaf.shape[:2]
-            shards = leaf.reshape(steps, len(devices), batch // len(devices), *leaf.shape[2:]).swapaxes(0, 1)
+            shards = leaf.reshape(steps, mesh.size, batch // mesh.size, *leaf.shape[2:]).swapaxes(0, 1)
             return jax.device_put(shards, split)
 
         return jax.tree.map(lay, inputs)
@@ -122,18 +131,22 @@ def _pmap(devices: tuple[Any, ...], fsdp: bool) -> Driver:
         place=place,
         replicated=replicated,
         split=split,
-        lay=lambda state: replicated,
+        lay=lambda state: NamedSharding(everywhere, PartitionSpec()),
+        join=lambda trees: hosts.near(trees[0]),
+        part=lambda tree: (hosts.far(tree),),
     )
 
 
 def _mesh(devices: tuple[Any, ...], fsdp: bool) -> Driver:
     mesh = Mesh(np.asarray(devices), (AXIS,))
-    replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
     batches = NamedSharding(mesh, PartitionSpec(None, AXIS))
 
     def lay(state: PyTree) -> PyTree:
         spec = lambda leaf: fsdp_spec(leaf.shape, len(devices)) if fsdp else PartitionSpec()  # noqa: E731
         return jax.tree.map(lambda leaf: NamedSharding(mesh, spec(leaf)), state)
+
+    def place(inputs: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(batches, leaf), inputs)
 
     def compile_dispatch(dispatch: Callable) -> Callable:
         def laid(state: PyTree, *arguments: PyTree) -> tuple[PyTree, PyTree]:
@@ -146,9 +159,9 @@ def _mesh(devices: tuple[Any, ...], fsdp: bool) -> Driver:
         devices=devices,
         axis=None,
         compile=compile_dispatch,
-        place=lambda inputs: jax.device_put(inputs, batches),
-        replicated=replicated,
-        split=split,
+        place=place,
+        replicated=NamedSharding(mesh, PartitionSpec()),
+        split=NamedSharding(mesh.local_mesh, PartitionSpec(AXIS)),
         lay=lay,
     )
 

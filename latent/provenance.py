@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from latent import hosts
 from latent.build import Experiment
 from latent.errors import UserError
 
@@ -34,10 +35,14 @@ PACKAGES = (
 
 @contextlib.contextmanager
 def claimed(workdir: Path) -> Iterator[None]:
-    """Holds the work directory for this process; directories that this call made are removed again if left empty.
+    """Holds the work directory for this process, or for those that it leads; directories that this call made are
+    removed again if left empty.
 
     Raises UserError where it cannot be written, or another process trains in it.
     """
+    if not hosts.leads():
+        yield
+        return
     made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -62,8 +62,8 @@ class Run:
         self.workdir = workdir
         self.average = self.config["eval"]["average"] if average is None else average
         keep = self.config["checkpoint"]
-        store = checkpoint.Checkpoints(workdir, keep["keep"], keep["best_metric"], keep["best_mode"])
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        store = checkpoint.Checkpoints(workdir, keep["keep"], keep["best_metric"], keep["best_mode"], apart=True)
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = checkpoint.abstract(build.abstract_state(self.experiment), sharding)
         try:
             self.state = _averaged(workdir, _restore(store, step, target), self.average)

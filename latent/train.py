@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from latent import build, config, flops, posthoc_ema, precision, provenance, workdir
+from latent import build, config, flops, hosts, posthoc_ema, precision, provenance, workdir
 from latent.build import Experiment
 from latent.errors import NonFinite
 from latent.logs import Timing
@@ -40,16 +40,23 @@ def train(settings: Mapping[str, Any], path: Path, overridden: Iterable[str] = (
     """Trains the run that the resolved config `settings` describes, or continues it, in the work directory `path`.
 
     Returns the exit code: 0 finished, 143 or 130 stopped by SIGTERM or SIGINT with a checkpoint saved. Raises
-    UserError before anything is written, NonFinite when values stop being finite.
+    UserError before anything is written, NonFinite when values stop being finite. Processes that have joined
+    (hosts.py) train one run together, and every one of them returns or raises the same.
     """
     if settings["train"]["deterministic"]:
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-    with provenance.claimed(path):
-        if (path / config.FILE).exists():
-            settings = config.continued(config.read(path), settings)
-        settings = build.resolved(settings)
-        experiment = build.build(settings, overridden)
-        with alone(experiment, build.driver(settings), path, profile) as training:
+    with contextlib.ExitStack() as held:
+        with hosts.united():
+            held.enter_context(provenance.claimed(path))
+            hosts.require_shared(path)
+            if (path / config.FILE).exists():
+                settings = config.continued(config.read(path), settings)
+            hosts.same(config.flatten(settings))
+            settings = build.resolved(settings)
+            experiment = build.build(settings, overridden)
+            hosts.same({f"data.{name} (SHA-256)": digest for name, digest in experiment.dataset.digests.items()})
+            driver = build.driver(settings)
+        with alone(experiment, driver, path, profile) as training:
             return training.loop()
 
 
@@ -109,8 +116,8 @@ class Training:
 
     def _plan_dispatch(self) -> None:
         """Decides how many steps a dispatch takes and whether they are rolled; compiles nothing yet."""
-        self.resident = jax.device_put(self.feed.resident, self.driver.replicated)
-        seeds = [jax.device_put(np.uint32(run.experiment.config["seed"]), self.driver.replicated) for run in self.runs]
+        self.resident = hosts.put(self.feed.resident, self.driver.replicated)
+        seeds = [hosts.put(np.uint32(run.experiment.config["seed"]), self.driver.replicated) for run in self.runs]
         self.seed = self.driver.join(seeds)
         cycle = cycle_length(self.recipe.model)
         rolled = build.rollable(self.experiment)
@@ -141,7 +148,7 @@ class Training:
         """
         step = int(self.state.step)
         if step >= self.steps:
-            for run in self.runs:
+            for run in self.runs if hosts.leads() else ():
                 print(f"{run.path}: finished at step {step}; nothing to do (train.steps={self.steps}).")
             return 0
         for run in self.runs:
@@ -153,9 +160,11 @@ class Training:
             inputs = self._inputs(step)
             step, inputs = self._compile(step, inputs)
             trace.begin()
+            vote = hosts.Vote()
             waited, busy_since, logged = 0.0, time.perf_counter(), step
             while True:
-                stopping = stop.signal is not None
+                signalled = vote(stop.signal)
+                stopping = signalled is not None
                 if stopping or any(due(every, step, self.steps) for every in self.cadence.values()):
                     metrics = jax.device_get(self.metrics)
                     elapsed = time.perf_counter() - busy_since
@@ -172,8 +181,8 @@ class Training:
                     self._reported()
                     for run in self.runs:  # still inside Stop: a second signal may end it, but not unannounced
                         run.checkpoints.wait()
-                    self._say(f"stopped by {stop.signal.name} at step {step}; run again to continue.")
-                    return 128 + stop.signal
+                    self._say(f"stopped by {signalled.name} at step {step}; run again to continue.")
+                    return 128 + signalled
                 self._dispatch(step, inputs)
                 trace.advance(self.metrics)
                 step += self.count
@@ -194,6 +203,10 @@ class Training:
     def _compile(self, step: int, inputs: Any) -> tuple[int, Any]:
         """The first dispatch, awaited, so that compiling is reported and not counted as training time."""
         start = time.perf_counter()
+        if not hosts.alone():  # whoever has compiled first would wait for the others inside of a collective
+            for dispatch in self.dispatches:
+                dispatch.lower(self.state, self.seed, self.resident, inputs).compile()
+            hosts.meet()
         self._dispatch(step, inputs)
         jax.block_until_ready(self.metrics)
         devices, seconds = self.driver.devices, time.perf_counter() - start
@@ -250,6 +263,7 @@ class Training:
                 run.evaluate(step, state)
             if is_due["log"]:
                 run.log(step, values, timing)
+        hosts.meet()  # one of the processes draws pictures, and no other one waits for it in the steps that follow
         # All together: a kill hardly ever leaves some runs a checkpoint ahead of the others.
         if is_due["checkpoint"] or is_due["snapshot"]:
             for run, state in zip(self.runs, getattr(states, "on_host", states), strict=True):

@@ -1,7 +1,8 @@
 """The work directory of one run while it trains: what is read from it and everything that is written into it.
 
 Owns the config, provenance, logs, evaluations, pictures, checkpoints and failure bundles of one run. Knows neither how
-the run is computed nor when anything is due: `train.py` says so, for one run or for several that train together.
+the run is computed nor when anything is due: `train.py` says so, for one run or for several that train together. Where
+several processes train one run, all of them call the same here, and the first one writes (hosts.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latent import build, checkpoint, config, evaluate, failure, posthoc_ema, provenance
+from latent import build, checkpoint, config, evaluate, failure, hosts, posthoc_ema, provenance
 from latent.build import Experiment
 from latent.data.feed import Feed
 from latent.evaluate import EvaluationData
@@ -61,6 +62,8 @@ class WorkDirectory:
 
     def open(self, step: int, devices: Sequence[Any]) -> None:
         """From here on the run writes: config and provenance first, then the logs, cut after `step`."""
+        if not hosts.leads():
+            return
         settings = self.experiment.config
         config.write(settings, self.path)
         provenance.write(self.path, self.experiment, devices)
@@ -91,26 +94,30 @@ class WorkDirectory:
 
     def message(self, text: str) -> None:
         """A line for the user."""
-        self._logs.message(text)
+        if self._logs is not None:
+            self._logs.message(text)
 
     def advance(self, step: int) -> None:
         """Moves the live bar."""
-        self._logs.advance(step)
+        if self._logs is not None:
+            self._logs.advance(step)
 
     def finite(self, state: State) -> bool:
         """Whether the run still trains. Where values stopped being finite it writes the bundle and gives the run up."""
         if int(state.halted) < 0:
             return True
-        bundle, bad = failure.write(self.path, self.experiment, self.feed, state)
+        bundle, bad = failure.write(self.path, self.experiment, state)
         self.failure = f"step {int(state.step)}: {bad} is not finite. Replay: --replay={bundle}"
         return False
 
     def evaluate(self, step: int, state: State) -> None:
         """The config's metrics, with the weights it asks for, and pictures."""
         settings = self.experiment.config["eval"]
-        state = evaluate.view(state, settings["average"])
+        state = hosts.near(evaluate.view(state, settings["average"])._replace(opt={}, ema={}))
         results = evaluate.run(settings["metrics"], state, self._data, settings["options"])
-        self._evaluated = (step, evaluate.best_of(results))
+        self._evaluated = (step, hosts.leading(evaluate.best_of(results)))
+        if self._logs is None:
+            return
         if results:
             evaluate.record(self.path, step, results, provenance.of_result(self.experiment, step))
             self._logs.evaluation(step, settings["split"], self._evaluated[1])
@@ -118,7 +125,8 @@ class WorkDirectory:
 
     def log(self, step: int, metrics: Mapping[str, Any], timing: Timing) -> None:
         """One line of training metrics, {player: {term: value}}."""
-        self._logs.train(step, flat(metrics), timing=timing)
+        if self._logs is not None:
+            self._logs.train(step, flat(metrics), timing=timing)
 
     def save(self, step: int, state: State) -> None:
         """A checkpoint, in the background, judged by the evaluation of the same step where there was one."""

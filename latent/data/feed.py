@@ -27,7 +27,7 @@ class Feed(NamedTuple):
     """Batches as a pure function of (seed, step), law 3: whether a set is resident or streamed changes none.
 
     resident    arrays to keep on every device
-    inputs      (first step, number of steps) -> host arrays [S, B, ...]
+    inputs      (first step, number of steps) -> host arrays [S, B, ...], of the rows of the batch that were asked for
     fetch       (resident, inputs of one step) -> raw batch, inside the compiled dispatch
     step_bytes  size of the examples that the host sends for one step
     """
@@ -38,34 +38,41 @@ class Feed(NamedTuple):
     step_bytes: int = 0
 
 
-def build(split: Split, seed: int, batch_size: int, device_budget: int, workers: int) -> Feed:
-    """The feed of a split: on the devices where it takes no more than `device_budget` bytes, else streamed."""
+WHOLE = slice(None)
+"""Rows of a batch: all of them."""
+
+
+def build(split: Split, seed: int, batch_size: int, device_budget: int, workers: int, rows: slice = WHOLE) -> Feed:
+    """The feed of a split: on the devices where it takes no more than `device_budget` bytes, else streamed.
+
+    `rows` are the places in the batch that it gives, and for which it reads examples.
+    """
     if workers < 1:
         raise UserError(f"data.workers={workers} must be at least 1.")
     if split.x.nbytes <= device_budget:
-        return resident_feed(split, seed, batch_size)
-    return streamed_feed(split, seed, batch_size, workers)
+        return resident_feed(split, seed, batch_size, rows)
+    return streamed_feed(split, seed, batch_size, workers, rows)
 
 
-def resident_feed(split: Split, seed: int, batch_size: int) -> Feed:
+def resident_feed(split: Split, seed: int, batch_size: int, rows: slice = WHOLE) -> Feed:
     """Feed of a split that is kept on the devices."""
 
     def fetch(resident: PyTree, step_inputs: dict[str, Any]) -> Batch:
         index = step_inputs["index"]
         return {**{part: array[index] for part, array in resident.items()}, **step_inputs}
 
-    return Feed(split.arrays(), _places(len(split.x), seed, batch_size), fetch)
+    return Feed(split.arrays(), _places(len(split.x), seed, batch_size, rows), fetch)
 
 
-def streamed_feed(split: Split, seed: int, batch_size: int, workers: int = 1) -> Feed:
+def streamed_feed(split: Split, seed: int, batch_size: int, workers: int = 1, rows: slice = WHOLE) -> Feed:
     """Feed of a split that is read as it is needed, by `workers` threads."""
-    places = _places(len(split.x), seed, batch_size)
+    places = _places(len(split.x), seed, batch_size, rows)
 
     def read(first: int, count: int) -> Inputs:
         found = places(first, count)
         return {part: array[found["index"]] for part, array in split.arrays().items()} | found
 
-    step_bytes = batch_size * split.x.nbytes // len(split.x)
+    step_bytes = len(range(batch_size)[rows]) * split.x.nbytes // len(split.x)
     return Feed({}, _ReadAhead(read, workers, step_bytes), lambda resident, step_inputs: step_inputs, step_bytes)
 
 
@@ -79,14 +86,14 @@ def of_codes(feed: Feed) -> Feed:
     return feed._replace(fetch=fetch)
 
 
-def _places(size: int, seed: int, batch_size: int) -> Callable[[int, int], Inputs]:
+def _places(size: int, seed: int, batch_size: int, rows: slice) -> Callable[[int, int], Inputs]:
     epochs = order(seed, size)
 
     def inputs(first: int, count: int) -> Inputs:
         # Batches follow each other in the sequence: those of a dispatch are one piece of it.
         index = sequence(epochs, size, first * batch_size, count * batch_size).reshape(count, batch_size)
         position = np.broadcast_to(np.arange(batch_size, dtype=np.int32), index.shape)
-        return {"index": index.astype(np.int32), "position": position}
+        return {"index": index[:, rows].astype(np.int32), "position": position[:, rows]}
 
     return inputs
 
