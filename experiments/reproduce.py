@@ -28,7 +28,7 @@ JOBS = flags.DEFINE_integer("jobs", 0, "Processes at a time; default: one for tw
 TABLE = flags.DEFINE_bool("table", False, "Only print the table of the results that the folder of the paper keeps.")
 RECORD = flags.DEFINE_bool("record", False, "Keep results, table and plot in the folder of the paper.")
 TRAIN = flags.DEFINE_list("train", [], "Only train these, in this process: what the command starts by itself.")
-MEASURE = flags.DEFINE_list("measure", [], "Only measure these, in this process: likewise.")
+MEASURE = flags.DEFINE_list("measure", [], "Only measure these, each TRAINING:SEED: likewise.")
 
 PAPERS = Path(__file__).with_name("papers")
 BUDGETS = ("short", "full")
@@ -55,8 +55,8 @@ def load(slug: str, budget: str) -> Any:
 
 
 def tasks(slug: str, paper: Any, workdir: Path, places: int, words: list[str]) -> list[Any]:
-    """What there is to do: a training for every group, and the measurements after it, in so many parts that all places
-    have some. `words` are added to every command."""
+    """What there is to do: a training for every group, which measures its runs too; where that would leave places
+    empty, a measurement of every run by itself after it. `words` are added to every command."""
     from latent import reproduction
     from latent.tasks import Task
 
@@ -64,21 +64,21 @@ def tasks(slug: str, paper: Any, workdir: Path, places: int, words: list[str]) -
     of = {name: "+".join(group) for group in groups for name in group}
     common = [sys.executable, "-m", "experiments.reproduce", slug, f"--workdir={workdir}", *words]
     output = workdir / "output"
+    asked = {name for row in paper.rows for name in row.trainings}
+    apart = len(groups) < places
     trainings, measurements = [], []
     for group in groups:
         label = of[group[0]]
         stages = {training.first_stage for training in paper.trainings if training.name in group} - {""}
         after = tuple(sorted({f"train {of[stage]}" for stage in stages}))
+        parts = [f"{name}:{seed}" for name in group if name in asked for seed in paper.seeds]
         command = [*common, f"--train={','.join(group)}"]
+        if not apart:
+            command.append(f"--measure={','.join(parts)}")
         trainings.append(Task(f"train {label}", command, output / f"train_{_file(label)}.log", after))
-    asked = [training.name for training in paper.trainings if any(training.name in row.trainings for row in paper.rows)]
-    split = len(asked) < places  # a process for every run, where one for every training would leave places empty
-    for name in asked:
-        for part in [(seed,) for seed in paper.seeds] if split else [paper.seeds]:
-            label = f"{name} {','.join(map(str, part))}"
-            command = [*common, f"--measure={name}:{part[0]}:{part[-1]}"]
-            path = output / f"measure_{_file(label)}.log"
-            measurements.append(Task(f"measure {label}", command, path, (f"train {of[name]}",)))
+        for part in parts if apart else ():
+            path = output / f"measure_{_file(part)}.log"
+            measurements.append(Task(f"measure {part}", [*common, f"--measure={part}"], path, (f"train {label}",)))
     return trainings + measurements
 
 
@@ -87,17 +87,21 @@ def _file(label: str) -> str:
 
 
 def _part(paper: Any, workdir: Path) -> int:
-    """What a process does that this command has started: train, or measure."""
+    """What a process does that this command has started: train, measure, or both."""
     from latent import reproduction
     from latent.sweeps.launchers import population
 
     if TRAIN.value:
         population.set_up()
-        return reproduction.train(paper, TRAIN.value, workdir, command_line.overrides)
+        code = reproduction.train(paper, TRAIN.value, workdir, command_line.overrides)
+        if code:
+            return code
+    asked: dict[str, list[int]] = {}
     for word in MEASURE.value:
-        name, first, last = word.split(":")
-        seeds = tuple(seed for seed in paper.seeds if int(first) <= seed <= int(last))
-        reproduction.measure(paper._replace(seeds=seeds), [name], workdir)
+        name, _, seed = word.rpartition(":")
+        asked.setdefault(name, []).append(int(seed))
+    for name, seeds in asked.items():
+        reproduction.measure(paper._replace(seeds=tuple(seeds)), [name], workdir)
     return 0
 
 
