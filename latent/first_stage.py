@@ -44,8 +44,11 @@ def _described(name: str, workdir: str, config: Mapping[str, Any]) -> dict[str, 
     from latent import build
     from latent.run import load
 
-    run = load(workdir)
     key = f"model.{name}={workdir}"
+    try:
+        run = load(workdir)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
     if run.step < run.config["train"]["steps"]:
         raise UserError(f"{key} is unfinished: step {run.step} of {run.config['train']['steps']}.")
     theirs, ours = (
