@@ -1,4 +1,5 @@
-"""Eight virtual CPU devices and a persistent compilation cache, both set before jax is imported."""
+"""Eight virtual CPU devices, programs compiled quickly rather than well (most run once, on tiny shapes) and a
+persistent compilation cache, all set before jax is imported."""
 
 import os
 import sys
@@ -6,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+QUICKLY = " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + QUICKLY
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["WANDB_MODE"] = "disabled"
 CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "compilation"))
