@@ -20,7 +20,7 @@ from latent.data import dataset as datasets
 from latent.data import feed as feeds
 from latent.data import preprocess
 from latent.errors import UserError, unknown_name
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.step import Recipe, build_dispatch, cycle_length, init_state
 from latent.types import Context, DataSpec, State
 

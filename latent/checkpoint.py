@@ -55,7 +55,12 @@ def pack(tree: PyTree) -> UInt8[np.ndarray, "bytes"]:
 
 
 def unpack(packed: UInt8[np.ndarray, "bytes"], target: PyTree) -> PyTree:
-    """The tree that was packed, its shapes, types and places those of `target`."""
+    """The tree that was packed, its shapes, types and places those of `target`.
+
+    Raises DamagedCheckpoint where it has another size.
+    """
+    if packed.nbytes != memory.size(target):
+        raise DamagedCheckpoint(f"{packed.nbytes} bytes are no state of {memory.size(target)}")
     found, start = [], 0
     for leaf in jax.tree.leaves(target):
         size = math.prod(leaf.shape) * leaf.dtype.itemsize

@@ -21,7 +21,7 @@ from latent.data import arrays, preprocess
 from latent.data.arrays import Split
 from latent.data.prepare import locked
 from latent.errors import UserError
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.types import Batch, Context, Extra, Model, Params, PrepareFn, State, StreamFn
 
 DIRECTORY = "encoded"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from latent import rng
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.types import DataSpec, Model, State
 
 

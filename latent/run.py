@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Shaped
 
-from latent import build, checkpoint, config, evaluate, posthoc_ema, provenance, rng
+from latent import build, checkpoint, config, evaluate, evaluation_data, posthoc_ema, provenance, rng
 from latent.analysis import ex_post
 from latent.errors import UserError, unknown_name
 from latent.metrics.passport import Result
@@ -40,7 +40,7 @@ class Run:
         self.config = config.read(workdir)
         self.experiment = build.build(self.config)
         self.model, self.spec = self.experiment.recipe.model, self.experiment.spec
-        self._data: dict[str, evaluate.EvaluationData] = {}
+        self._data: dict[str, evaluation_data.EvaluationData] = {}
         self._drawn: dict[str, Any] = {}
         self._read(workdir, step, average)
 
@@ -162,7 +162,7 @@ class Run:
         other.experiment = self.experiment._replace(recipe=self.experiment.recipe._replace(model=model))
         return other
 
-    def data(self, split: str) -> evaluate.EvaluationData:
+    def data(self, split: str) -> evaluation_data.EvaluationData:
         """A split as metrics see it."""
         if split not in self._data:
             data = self.experiment.evaluation_data(split, self.config["seed"], self.average)

@@ -15,7 +15,7 @@ from typing import Any
 from latent import build, checkpoint, config, evaluate, failure, hosts, posthoc_ema, provenance
 from latent.build import Experiment
 from latent.data.feed import Feed
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.logs import Logs, Timing
 from latent.pictures import Gallery
 from latent.tracking import WandbOptions

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent import config, evaluate
+from latent import config, evaluate, evaluation_data
 from latent.data.arrays import Split
 from latent.errors import UserError
 from latent.extractors import weight_files
@@ -52,10 +52,10 @@ def data(batch_size=7, size=50, model=None, seed=0):
     split = Split(x, factors[:, 1], factors)
     model = model or known_model()
     seen = split._replace(x=np.random.default_rng(1).normal(size=(size, DIM)).astype(np.float32))
-    training = evaluate.EvaluationData(
+    training = evaluation_data.EvaluationData(
         model, seen, prepare, protocol | {"split": "train"}, seed=seed, batch_size=batch_size
     )
-    return evaluate.EvaluationData(
+    return evaluation_data.EvaluationData(
         model, split, prepare, protocol, seed=seed, batch_size=batch_size, training=training
     ), x
 
@@ -186,7 +186,7 @@ def test_every_metric_keeps_the_protocol(name, monkeypatch):
     module = importlib.import_module(f"latent.metrics.{name}")
     if not hasattr(module, "run"):
         return
-    assert {need.partition(".")[0] for need in module.needs} <= {*Model._fields, *evaluate.WITHOUT}
+    assert {need.partition(".")[0] for need in module.needs} <= {*Model._fields, *evaluation_data.WITHOUT}
     chosen, _ = data()
     results = evaluate.run((name,), STATE, chosen, OPTIONS)
     assert [result.name for result in results] == evaluate.result_names((name,), OPTIONS)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from latent import rng
 from latent.errors import unknown_name
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import annealing, passport
 from latent.types import Batch, Context, Extra, Model, Params, State
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from latent import rng
 from latent.errors import unknown_name
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import ais, annealing, passport
 from latent.types import Extra, Model, Params, State
 

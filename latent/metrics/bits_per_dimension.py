@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latent.diffusion.likelihood import bits_per_dim
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import passport
 from latent.types import Model, State
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.extractors import lenet
 from latent.metrics import extraction, passport
 from latent.types import Model, State

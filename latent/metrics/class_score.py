@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.special import rel_entr
 
 from latent.errors import UserError
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.extractors import catalogue
 from latent.metrics import extraction, passport, uncertainty
 from latent.types import Model, State

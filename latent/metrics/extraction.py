@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Float
 
 from latent.errors import unknown_name
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.extractors import catalogue, lenet, pixels
 from latent.extractors.contract import Extractor
 from latent.metrics import passport, reference

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import passport
 from latent.metrics.factor_codes import FactorCodes, SharedFactor, repeated
 from latent.types import Model, State

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import extraction, frechet_distance, passport, uncertainty
 from latent.types import Model, State
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import passport
 from latent.metrics.codes import reconstruction
 from latent.types import Batch, Context, Extra, Model, Params, State

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from latent import rng
 from latent.errors import UserError
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import passport
 from latent.types import Batch, Context, Extra, Model, Params, State
 

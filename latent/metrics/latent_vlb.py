@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import diffusion_likelihood, passport
 from latent.types import Model, State
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from latent.errors import unknown_name
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.extractors import lpips, weight_files
 from latent.metrics import extraction, passport
 from latent.metrics.codes import reconstruction

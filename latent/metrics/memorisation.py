@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from latent.analysis.neighbours import nearest, nearest_others
 from latent.errors import UserError
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.extractors import catalogue
 from latent.metrics import extraction, passport
 from latent.types import Model, State

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import passport
 from latent.metrics.factor_codes import FactorCodes, repeated
 from latent.metrics.histograms import discretised, entropy, mutual_informations, top_gap

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from latent.autoencoding.gaussian import log_normal
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import passport
 from latent.metrics.histograms import top_gap
 from latent.types import Batch, Context, Extra, Model, Params, State

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from latent.data.mixture import Mixture
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import passport
 from latent.types import Model, State
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from latent.errors import UserError
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import extraction, passport, uncertainty
 from latent.types import Model, State
 

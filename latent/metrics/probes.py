@@ -8,7 +8,7 @@ import numpy as np
 
 from latent.analysis.neighbours import classified
 from latent.analysis.probing import linear
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.metrics import passport
 from latent.metrics.codes import posterior_mean
 from latent.types import Model, State

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from latent.checkpoint import digest
-from latent.evaluate import EvaluationData
+from latent.evaluation_data import EvaluationData
 from latent.extractors.contract import Extractor
 from latent.metrics import passport
 

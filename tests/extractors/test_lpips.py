@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from latent import config, evaluate
+from latent import config, evaluation_data
 from latent.data.arrays import Split
 from latent.errors import UserError
 from latent.extractors import lpips, vgg16, weight_files
@@ -129,7 +129,7 @@ def autoencoder(images):
     model = Model(lambda *_: ({}, {}), (), lambda *_: {}, None, encode, lambda params, extra, z: z / 2)
     prepare = lambda raw, streams, train: {**raw, "x": jnp.float32(raw["x"]) / 255}  # noqa: E731
     split = Split(images, np.zeros(len(images), np.int32))
-    return evaluate.EvaluationData(model, split, prepare, {"data": "x", "split": "test"}, seed=0, batch_size=4)
+    return evaluation_data.EvaluationData(model, split, prepare, {"data": "x", "split": "test"}, seed=0, batch_size=4)
 
 
 STATE = State(jnp.int32(0), {}, {}, {}, {}, {}, jnp.int32(-1))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent import config, evaluate, rng
+from latent import config, evaluation_data, rng
 from latent.data.arrays import Split
 from latent.metrics import aggregate_posterior, effective_rank, kl_dimensions
 from latent.types import Latent, Model, State
@@ -27,7 +27,7 @@ def run(metric, count=3000, seed=0, **options):
     x = np.random.default_rng(seed).normal(size=(count, 3)).astype(np.float32)
     model = Model(lambda *_: ({}, {}), (), lambda *_: {}, encode=encoder)
     split = Split(x, np.zeros(count, np.int32))
-    data = evaluate.EvaluationData(
+    data = evaluation_data.EvaluationData(
         model, split, lambda *a: a[0], {"split": "test", "data": "toy"}, seed=seed, batch_size=512
     )
     return {result.name: result for result in metric.run(model, STATE, data, config.Section(options))}

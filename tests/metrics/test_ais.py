@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 from scipy.stats import multivariate_normal
 
-from latent import config, evaluate, loops, rng
+from latent import config, evaluation_data, loops, rng
 from latent.data.arrays import Split
 from latent.errors import UserError
 from latent.metrics import ais, annealing, bdmc
@@ -47,7 +47,7 @@ def linear():
     return (
         model,
         state,
-        lambda size: evaluate.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=size),
+        lambda size: evaluation_data.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=size),
     )
 
 

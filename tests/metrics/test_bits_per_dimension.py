@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent import config, evaluate
+from latent import config, evaluate, evaluation_data
 from latent.autoencoding import likelihoods
 from latent.data.arrays import Split
 from latent.types import DataSpec, Model, State
@@ -20,7 +20,7 @@ def bits(measure, preprocessing, elbo):
     split = Split(np.zeros((20, 2, 3), np.float32), np.zeros(20, np.int32))
     protocol = {"split": "test", "data": "toy", "preprocessing": preprocessing}
     model = model._replace(measure=measure)
-    data = evaluate.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=7)
+    data = evaluation_data.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=7)
     (found,) = evaluate.run(("bits_per_dimension",), STATE, data, {})
     return found
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent import config, evaluate
+from latent import config, evaluation_data
 from latent.data import dataset
 from latent.data.arrays import Split
 from latent.errors import UserError
@@ -30,7 +30,7 @@ def measure(metric, sample, shape=(8, 8, 1), classes=10):
     model = Model(lambda *_: ({}, {}), (), lambda *_: {}, sample, classes=classes)
     split = Split(np.zeros((10, *shape), np.float32), np.zeros(10, np.int32))
     protocol = {"split": "test", "data": "digits"}
-    data = evaluate.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=128)
+    data = evaluation_data.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=128)
     return {result.name: result for result in metric.run(model, STATE, data, OPTIONS)}
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent import config, evaluate
+from latent import config, evaluate, evaluation_data
 from latent.data.arrays import Split
 from latent.errors import UserError
 from latent.metrics import betavae_score, dci, factorvae_score, mig, mig_sampled, modularity, sap
@@ -234,7 +234,7 @@ def evaluated(encode, names, options=OPTIONS, factors=True):
     x = np.concatenate([known, np.random.default_rng(2).normal(size=(len(known), 3))], axis=1).astype(np.float32)
     split = Split(x, np.zeros(len(x), np.int32), known if factors else None)
     model = Model(lambda *_: ({}, {}), (), lambda *_: {}, encode=encode)
-    data = evaluate.EvaluationData(
+    data = evaluation_data.EvaluationData(
         model, split, lambda raw, streams, train: raw, {"split": "test", "data": "toy"}, seed=0, batch_size=256
     )
     return {result.name: result for result in evaluate.run(names, STATE, data, options)}
@@ -300,7 +300,9 @@ def test_every_metric_has_options_in_the_config():
     found = config.load("configs/vae.py:tiny").eval.options
     modules = [importlib.import_module(f"latent.metrics.{name}") for name in config.names("latent.metrics")]
     names = {
-        module.__name__.rpartition(".")[2] for module in modules if evaluate.FACTORS in getattr(module, "needs", ())
+        module.__name__.rpartition(".")[2]
+        for module in modules
+        if evaluation_data.FACTORS in getattr(module, "needs", ())
     }
     assert names and names <= set(vae.FACTOR_METRICS)
     assert set(vae.FACTOR_METRICS) <= set(found)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent import config, evaluate
+from latent import config, evaluation_data
 from latent.data import mixture_2d
 from latent.data.arrays import Split
 from latent.metrics import mode_coverage
@@ -20,7 +20,7 @@ def measure(sample, name="mixture_2d", count=1000):
     model = Model(lambda *_: ({}, {}), (), lambda *_: {}, lambda params, extra, keys, condition: jax.vmap(sample)(keys))
     split = Split(np.zeros((10, 2), np.float32), np.zeros(10, np.int32))
     protocol = {"split": "test", "data": name}
-    data = evaluate.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=128)
+    data = evaluation_data.EvaluationData(model, split, lambda *a: a[0], protocol, seed=0, batch_size=128)
     results = mode_coverage.run(model, STATE, data, config.Section({"num_samples": count}))
     return {result.name: result for result in results}
 

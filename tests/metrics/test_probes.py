@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent import config, evaluate
+from latent import config, evaluation_data
 from latent.analysis import neighbours
 from latent.data import dataset
 from latent.data.arrays import Split
@@ -31,7 +31,7 @@ def run(metric, draw, sample=None, sizes=(300, 200), **options):
     for name, size in zip(("train", "test"), sizes, strict=True):
         split = Split(*draw(np.random.default_rng(len(found)), size))
         protocol = {"split": name, "data": "toy", "data_sha256": name}
-        training = evaluate.EvaluationData(
+        training = evaluation_data.EvaluationData(
             model, split, lambda *a: a[0], protocol, seed=0, batch_size=64, training=training
         )
         found.append(training)

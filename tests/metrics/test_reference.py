@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent import config, evaluate
+from latent import config, evaluation_data
 from latent.data.arrays import Split
 from latent.extractors import lenet
 from latent.metrics import extraction, frechet_distance, moments, reference
@@ -17,12 +17,12 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (90, 8, 8, 1), np.uint8)
 PROTOCOL = {"data": "digits", "split": "test", "data_sha256": "a" * 64, "preprocessing": {"binarise": "none"}}
 
 
-def evaluation_data(directory, images=IMAGES, seed=0, **protocol):
+def evaluated(directory, images=IMAGES, seed=0, **protocol):
     model = Model(lambda *_: ({}, {}), (), lambda *_: {}, lambda params, extra, keys, condition: FAKE[: len(keys)])
     split = Split(images, np.zeros(len(images), np.int32))
     prepare = lambda raw, streams, train: {**raw, "x": raw["x"] / np.float32(255)}  # noqa: E731
     told = PROTOCOL | protocol
-    return evaluate.EvaluationData(model, split, prepare, told, seed=seed, batch_size=90, directory=directory)
+    return evaluation_data.EvaluationData(model, split, prepare, told, seed=seed, batch_size=90, directory=directory)
 
 
 FAKE = np.random.default_rng(1).random((90, 8, 8, 1)).astype(np.float32)
@@ -50,11 +50,11 @@ def seen(data, **changes):
 
 
 def test_features_are_extracted_once(tmp_path):
-    assert seen(evaluation_data(tmp_path)) == 90
-    assert seen(evaluation_data(tmp_path)) == 0
-    assert seen(evaluation_data(tmp_path, seed=1)) == 0  # nothing is drawn: the images are the same
-    assert seen(evaluation_data(None)) == 90
-    one, two = (extraction.of_split(lenet.load("lenet_digits"), STATE, evaluation_data(d)) for d in (tmp_path, None))
+    assert seen(evaluated(tmp_path)) == 90
+    assert seen(evaluated(tmp_path)) == 0
+    assert seen(evaluated(tmp_path, seed=1)) == 0  # nothing is drawn: the images are the same
+    assert seen(evaluated(None)) == 90
+    one, two = (extraction.of_split(lenet.load("lenet_digits"), STATE, evaluated(d)) for d in (tmp_path, None))
     np.testing.assert_array_equal(one, two)
 
 
@@ -64,32 +64,32 @@ def test_features_are_extracted_once(tmp_path):
     ids=["data", "preprocessing", "split"],
 )
 def test_other_data_are_no_hit(tmp_path, protocol):
-    seen(evaluation_data(tmp_path))
-    assert seen(evaluation_data(tmp_path, **protocol)) == 90
+    seen(evaluated(tmp_path))
+    assert seen(evaluated(tmp_path, **protocol)) == 90
 
 
 def test_another_extractor_is_no_hit(tmp_path):
-    seen(evaluation_data(tmp_path))
-    assert seen(evaluation_data(tmp_path), sha256="c" * 64) == 90
+    seen(evaluated(tmp_path))
+    assert seen(evaluated(tmp_path), sha256="c" * 64) == 90
     card = {**lenet.load("lenet_digits").card, "input": "resized"}
-    assert seen(evaluation_data(tmp_path), card=card) == 90
+    assert seen(evaluated(tmp_path), card=card) == 90
 
 
 @pytest.mark.parametrize("drawn", [{"binarise": "dynamic"}, {"binarise": "none", "dequantise": True}])
 def test_where_images_are_drawn_the_seed_counts(tmp_path, drawn):
-    first = evaluation_data(tmp_path, preprocessing=drawn)
-    assert seen(first) == 90 and seen(evaluation_data(tmp_path, seed=1, preprocessing=drawn)) == 90
+    first = evaluated(tmp_path, preprocessing=drawn)
+    assert seen(first) == 90 and seen(evaluated(tmp_path, seed=1, preprocessing=drawn)) == 90
     assert seen(first.reseeded(1)) == 0 and seen(first.reseeded(2)) == 90  # a population shares memory, not features
 
 
 def test_what_is_not_identified_is_not_kept(tmp_path):
-    data = evaluation_data(tmp_path)
+    data = evaluated(tmp_path)
     del data.protocol["data_sha256"]
     assert seen(data) == 90 and not (tmp_path / reference.FOLDER).exists()
 
 
 def test_damaged_files_are_replaced(tmp_path):
-    seen(evaluation_data(tmp_path))
+    seen(evaluated(tmp_path))
     (path,) = (tmp_path / reference.FOLDER).iterdir()
     whole = path.read_bytes()
     with np.load(path) as stored:
@@ -98,7 +98,7 @@ def test_damaged_files_are_replaced(tmp_path):
     np.savez(tmp_path / "of_others.npz", **arrays | {"identity": "another"})
     for damaged in (whole[:200], b"", *(file.read_bytes() for file in tmp_path.glob("*.npz"))):
         path.write_bytes(damaged)
-        assert seen(evaluation_data(tmp_path)) == 90
+        assert seen(evaluated(tmp_path)) == 90
         with np.load(path) as stored:
             np.testing.assert_array_equal(stored["features"], arrays["features"])
             assert str(stored["identity"]) == str(arrays["identity"])
@@ -106,14 +106,13 @@ def test_damaged_files_are_replaced(tmp_path):
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path):
     (tmp_path / reference.FOLDER).write_text("a file")
-    assert seen(evaluation_data(tmp_path)) == 90
+    assert seen(evaluated(tmp_path)) == 90
 
 
 def test_a_distance_is_the_same_from_disk(tmp_path):
     options = config.Section({"extractor": "lenet_digits", "num_samples": 80})
     first, again = (
-        frechet_distance.run(data.model, STATE, data, options)[0]
-        for data in (evaluation_data(tmp_path), evaluation_data(tmp_path))
+        frechet_distance.run(data.model, STATE, data, options)[0] for data in (evaluated(tmp_path), evaluated(tmp_path))
     )
     assert first == again and first.value > 0
 
