@@ -173,7 +173,7 @@ def sibling(experiment: Experiment, config: Mapping[str, Any]) -> Experiment:
     return experiment._replace(config=dict(config), hparams=dict(config["hparams"]))
 
 
-_RUNS_ONCE = {"cpu": {"xla_backend_optimization_level": 0}}
+_RUNS_ONCE = {"cpu": {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}}
 """Compiler options of a program that runs once: on CPU, optimising random draws takes seconds and saves none."""
 
 

@@ -50,7 +50,9 @@ def train(
     feed = resident_feed(Split(x, np.full(len(x), -1, np.int32)), seed, batch_size)
     if state is None:
         batch = {"x": jnp.asarray(x[:1])}
-        state = jax.jit(lambda: init_state(chosen, hparams(model, rate), seed, batch))()
+        # The seed is an argument and no constant, which XLA would fold random draws of at length.
+        initial = jax.jit(lambda seed, batch: init_state(chosen, hparams(model, rate), seed, batch))
+        state = initial(np.uint32(seed), batch)
     state, start = jax.device_put(state, driver.lay(state)), int(state.step)
     cycle = cycle_length(model)
     phases = 1 if rolled or count % cycle == 0 else cycle

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float, Shaped
@@ -27,11 +28,12 @@ class Layer(nn.Module):
         self,
         operation: Callable[[Array, Array], Array],
         x: Shaped[Array, "..."],
-        kernel: Float[Array, "..."],
-        bias: Float[Array, "_O"] | None,
+        kernel: Float[Array | np.ndarray, "..."],
+        bias: Float[Array | np.ndarray, "_O"] | None,
         dtype: Any,
     ) -> Float[Array, "..."]:
-        """operation(x, kernel) in `dtype`, then the bias of the last axis."""
+        """operation(x, kernel) in `dtype`, then the bias of the last axis. Parameters that no run trains (an
+        extractor's) may be NumPy's."""
         y = operation(*promote_dtype(x, kernel, dtype=dtype))
         if bias is None:
             return y

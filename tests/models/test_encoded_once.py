@@ -98,28 +98,28 @@ def keys(count, seed=0):
 
 
 def test_training_is_that_on_the_examples_wherever_codes_lie_and_a_run_stops(folder, tmp_path):
-    """Streamed or resident, in one go or in two, from the codes of the first start or from new ones: the same bits; and
-    up to rounding those of encoding every batch."""
+    """In one go or in two, from the codes of the first start or from new ones: the same bits. Streamed or resident, and
+    encoding every batch: the same up to rounding, for these are other programs."""
     assert train(settings(folder, **{"data.encode_once": False}), tmp_path / "by_batch") == 0
     streamed = settings(folder, **{"data.device_budget": 1000})
     experiment = build.build(streamed)
     assert experiment.feed(build.initial_state(experiment)).resident == {}
     assert train(streamed, tmp_path / "streamed") == 0
     (place,) = kept(folder)
-    given = settings(folder)
-    assert train(given | {"train": given["train"] | {"steps": 2}}, tmp_path / "parts") == 0
+    assert train(streamed | {"train": streamed["train"] | {"steps": 2}}, tmp_path / "parts") == 0
     shutil.rmtree(place)
     encoded._read.cache_clear()
     moved = (folder / "stage").rename(folder / "moved")
     try:
-        assert train(given, tmp_path / "parts") == 0
+        assert train(streamed, tmp_path / "parts") == 0
     finally:
         moved.rename(folder / "stage")
     assert kept(folder) == [place]
+    assert train(settings(folder), tmp_path / "resident") == 0
     assert digest(latent.load(tmp_path / "parts").state) == digest(latent.load(tmp_path / "streamed").state)
-    by_batch, once = (harness.lines(tmp_path / name) for name in ("by_batch", "parts"))
-    assert len(once) == 4 and once[0].keys() == by_batch[0].keys()
-    for line, other in zip(once, by_batch, strict=True):
+    by_batch, parts, resident = (harness.lines(tmp_path / name) for name in ("by_batch", "parts", "resident"))
+    assert len(parts) == 4 and parts[0].keys() == by_batch[0].keys()
+    for line, other in zip(2 * by_batch, parts + resident, strict=True):
         for term in ("denoiser/loss", "denoiser/error", "denoiser/gradient_norm"):
             assert line[term] == pytest.approx(other[term], rel=1e-5)
 
