@@ -13,16 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from latent import config as configs
-from latent import encoded, evaluate, first_stage, hosts, loops, optim, parallel, posthoc_ema, precision, rng, tracking
+from latent import encoded, evaluate, first_stage, hosts, loops, optim, overrides, parallel, posthoc_ema, precision, rng
+from latent import tracking as trackers
 from latent.data import dataset as datasets
 from latent.data import feed as feeds
 from latent.data import preprocess
 from latent.errors import UserError, unknown_name
 from latent.evaluation_data import EvaluationData
 from latent.step import Recipe, build_dispatch, cycle_length, init_state
-from latent.types import Context, DataSpec, State
+from latent.types import DataSpec, State
 
 
 class Experiment(NamedTuple):
@@ -135,8 +137,14 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
     )
     experiment = Experiment(dict(config), section, dataset, spec, recipe, section.hparams.plain())
     _check_evaluation_and_logs(experiment)
-    _check_overridden(experiment, set(overridden))
+    overrides.check(overridden, section, lambda: _scalars_read(experiment))
     return experiment
+
+
+def _scalars_read(experiment: Experiment) -> set[str]:
+    return overrides.scalars_read(
+        experiment.hparams, experiment.recipe, abstract_state(experiment), experiment.spec.shape
+    )
 
 
 def _encodes_once(config: Mapping[str, Any]) -> bool:
@@ -216,12 +224,27 @@ def abstract_state(experiment: Experiment) -> State:
     )
 
 
+_traced: dict[int, tuple[Recipe, ClosedJaxpr]] = {}
+"""The last program of `one_cycle`, by the identity of its recipe, which it keeps alive."""
+
+
+def one_cycle(experiment: Experiment) -> ClosedJaxpr:
+    """The steps of one cycle of the players, on a device that is alone; traced once for an experiment and its
+    siblings."""
+    recipe = experiment.recipe
+    if _traced.get(id(recipe), (None,))[0] is not recipe:
+        state, cycle = abstract_state(experiment), cycle_length(recipe.model)
+        feed = experiment.feed(state)
+        steps = build_dispatch(recipe, feed.fetch, cycle, rolled=False)
+        program = jax.make_jaxpr(steps)(state, np.uint32(0), feed.resident, feed.inputs(0, cycle))
+        _traced.clear()
+        _traced[id(recipe)] = recipe, program
+    return _traced[id(recipe)][1]
+
+
 def rollable(experiment: Experiment) -> bool:
     """Whether training steps of this experiment may stand in a compiled loop on this backend."""
-    state = abstract_state(experiment)
-    cycle, batches = cycle_length(experiment.recipe.model), experiment.feed(state)
-    one_cycle = build_dispatch(experiment.recipe, batches.fetch, cycle, rolled=False)
-    return loops.rollable(one_cycle, state, np.uint32(0), batches.resident, batches.inputs(0, cycle))
+    return loops.rollable_program(one_cycle(experiment))
 
 
 def count_parameters(state: State) -> int:
@@ -231,7 +254,7 @@ def count_parameters(state: State) -> int:
 
 def _check_evaluation_and_logs(experiment: Experiment) -> None:
     section = experiment.section
-    tracking.check_mode(section.log.wandb)
+    trackers.check_mode(section.log.wandb)
     posthoc_ema.cadence(experiment.config)
     results = evaluate.result_names(section.eval.metrics, experiment.config["eval"]["options"])
     evaluate.require_factors(section.eval.metrics, "eval.metrics", experiment.spec)
@@ -249,69 +272,6 @@ def _check_evaluation_and_logs(experiment: Experiment) -> None:
         raise UserError(
             f"eval.split={section.eval.split!r} is not known. Allowed: {', '.join(experiment.dataset.splits)}."
         )
-
-
-ENGINE_KEYS = (
-    "seed",
-    "train.",
-    "parallel.",
-    "checkpoint.",
-    "log.",
-    "data.device_budget",
-    "data.workers",
-    "ema.snapshot_every",
-    "eval.every",
-    "eval.batch_size",
-)
-"""Keys that every run reads while it trains, whatever was built."""
-
-
-def _check_overridden(experiment: Experiment, overridden: set[str]) -> None:
-    hparams = {key for key in overridden if key.startswith("hparams.")}
-    if hparams:
-        experiment.section.read.difference_update(hparams)
-        experiment.section.read.update(_hparams_read(experiment))
-    ignored = [key for key in overridden - experiment.section.read if not key.startswith(ENGINE_KEYS)]
-    if ignored:
-        raise UserError(
-            f"{', '.join(sorted(ignored))}: set on the command line, but nothing in this run reads it "
-            "(another choice of data, net, objective or schedule would)."
-        )
-
-
-class _Recorder(dict):
-    """A dict of hparams that remembers which were read."""
-
-    def __init__(self, values: Mapping[str, Any], prefix: str, read: set[str]):
-        super().__init__(
-            {k: _Recorder(v, f"{prefix}{k}.", read) if isinstance(v, dict) else v for k, v in values.items()}
-        )
-        self._prefix, self._read = prefix, read
-
-    def __getitem__(self, key: str) -> Any:
-        self._read.add(self._prefix + key)
-        return super().__getitem__(key)
-
-
-def _hparams_read(experiment: Experiment) -> set[str]:
-    """Config keys of the scalars that the losses and optimisers read, found by tracing every loss once."""
-    read: set[str] = set()
-    recorder = _Recorder(experiment.hparams, "hparams.", read)
-    state = abstract_state(experiment)
-    batch = {"x": jax.ShapeDtypeStruct((2, *experiment.spec.shape), jnp.float32)}
-    batch |= {name: jax.ShapeDtypeStruct((2,), jnp.int32) for name in ("label", "index", "position")}
-    same = lambda tree: tree  # noqa: E731
-    for player in experiment.recipe.model.players:
-        if not experiment.recipe.optimizers[player.name].owns_rate:
-            read.add(f"hparams.{player.name}.learning_rate")
-
-        def trace(state: State, batch: Any, player=player):
-            streams = rng.training_stream(0, 0, player.name, batch["position"])
-            context = Context(streams, state.step, recorder, True, same, same)
-            return player.loss(state.params, state.extra, batch, context).objective
-
-        jax.eval_shape(trace, state, batch)
-    return read
 
 
 DISPATCH_BYTES = 64 * 2**20

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from latent import build
 from latent.build import Experiment
-from latent.step import build_dispatch, cycle_length
+from latent.step import cycle_length
 
 PEAKS = {
     # NVIDIA data sheets, dense: half of what is printed "with sparsity". Float32 is TF32, in which XLA multiplies
@@ -43,12 +42,9 @@ def peak(device_kind: str, precision: str) -> float | None:
 
 def of_step(experiment: Experiment) -> float | None:
     """Operations of one step over the whole batch, a mean over the players' cycle; None where XLA counts none."""
-    state = build.abstract_state(experiment)
-    cycle, feed = cycle_length(experiment.recipe.model), experiment.feed(state)
-    dispatch = build_dispatch(experiment.recipe, feed.fetch, cycle, rolled=False)
-    arguments = state, np.uint32(0), feed.resident, feed.inputs(0, cycle)
+    cycle = cycle_length(experiment.recipe.model)
     try:
-        counted = of_program(jax.make_jaxpr(dispatch)(*arguments))
+        counted = of_program(build.one_cycle(experiment))
     except (NotImplementedError, RuntimeError):  # a backend without a cost analysis must not stop a run
         return None
     return counted / cycle if counted > 0 else None
