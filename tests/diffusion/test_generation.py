@@ -16,6 +16,7 @@ NETS = {
     "unet": {"model.net.channels": (8, 8), "model.net.attention_levels": (1,), "model.net.num_blocks": 1},
     "residual_mlp": {},
 }
+each = pytest.mark.parametrize("net", [pytest.param("unet", marks=pytest.mark.slow), *(set(NETS) - {"unet"})])
 
 
 def build(net, **changes):
@@ -47,7 +48,7 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listener)
 
 
-@pytest.mark.parametrize("net", NETS)
+@each
 def test_a_second_call_compiles_nothing_and_steps_cost_no_compilation(net, compilations):
     model, params, extra = build(net)
     keys = rng.sample_keys(0, np.arange(3))
@@ -62,7 +63,7 @@ def test_a_second_call_compiles_nothing_and_steps_cost_no_compilation(net, compi
     assert compilations() <= short + 3  # a few operations on the grid; no step is compiled anew
 
 
-@pytest.mark.parametrize("net", NETS)
+@each
 def test_the_loop_and_single_steps_give_the_same_samples(net, monkeypatch):
     found = []
     for scan in (True, False):
@@ -80,7 +81,7 @@ def test_convolutions_on_cpu_are_stepped_and_everything_else_is_a_loop(net, scan
     assert str(program).count("scan[") == scans
 
 
-@pytest.mark.parametrize("net", NETS)
+@each
 def test_a_sample_is_its_keys_whatever_batch_and_however_many_devices(net):
     model, params, extra = build(net)
     keys = rng.sample_keys(0, np.arange(8))

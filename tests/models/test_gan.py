@@ -154,6 +154,7 @@ IMAGES = np.float32(np.random.default_rng(0).uniform(size=(32, 8, 8, 1)))
 ADA = {"augment": "ada", "loss": "hinge", "penalties": (), "critic_steps": 1, "ada.target": 0.0, "ada.images": 320}
 
 
+@pytest.mark.slow
 def test_adas_probability_is_of_the_global_batch():
     """1 and 4 devices agree, and the probability moves by batch / images a step: three times 16 / 320."""
     model = build((8, 8, 1), "unit", **ADA)
@@ -163,7 +164,7 @@ def test_adas_probability_is_of_the_global_batch():
     assert found[0] == found[1] and min(abs(found[0] - steps * 0.05) for steps in range(1, 4)) < 1e-6
 
 
-@pytest.mark.parametrize("player", [0, 1])
+@pytest.mark.parametrize("player", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_augmentation_is_for_training_data_and_samples_alike(player):
     """The critic of both players sees augmented images; evaluation sees them as they are."""
     shape = (8, 8, 1)

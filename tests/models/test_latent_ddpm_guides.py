@@ -36,6 +36,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_guides_are_copied_without_what_they_were_handed_and_never_move(folder):
     run, weak, classifier = (latent.load(folder / name) for name in ("guided", "weak", "classifier"))
     assert set(run.state.params) == {"first_stage", "weak", "classifier", "denoiser"}
@@ -45,6 +46,7 @@ def test_guides_are_copied_without_what_they_were_handed_and_never_move(folder):
     assert set(run.state.opt) == {"denoiser"}
 
 
+@pytest.mark.slow
 def test_guides_act_on_samples(folder):
     run = latent.load(folder / "guided")
     plain = run.sample(4, condition=3)

@@ -24,5 +24,18 @@ def awake(params, scale=0.1):
     return structure.unflatten([leaf + scale * draw(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
 
 
+def stirred(net, *inputs, scale=0.1):
+    """Parameters about as large as initial ones, none of them zero, and nothing to compile for them."""
+    shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
+    paths, structure = jax.tree_util.tree_flatten_with_path(shapes)
+
+    def leaf(seed, path, shape):
+        if path[-1].key == "kernel":
+            return draw(*shape, seed=seed) / np.sqrt(np.prod(shape[:-1]))
+        return (path[-1].key == "scale") + scale * draw(*shape, seed=seed)
+
+    return structure.unflatten([leaf(i, path, each.shape) for i, (path, each) in enumerate(paths)])
+
+
 def count(params):
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

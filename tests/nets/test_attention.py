@@ -7,7 +7,7 @@ import pytest
 
 from latent.errors import UserError
 from latent.nets.attention import GridAttention, SelfAttention, attention, check_heads
-from tests.nets.awake import awake, draw, initialise
+from tests.nets.awake import awake, draw, initialise, stirred
 
 
 def naive(query, key, value):
@@ -44,7 +44,7 @@ def test_in_half_precision_the_softmax_stays_in_single():
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_heads_are_slices_of_the_projections(qk_norm):
     net, x = SelfAttention(2, qk_norm), draw(2, 5, 8)
-    params = awake(initialise(net, x))
+    params = stirred(net, x)
     projected = np.float64(x @ params["qkv"]["kernel"] + params["qkv"]["bias"])
     query, key, value = np.moveaxis(projected.reshape(2, 5, 3, 2, 4), (2, 3), (0, 2))
     if qk_norm:
@@ -70,7 +70,7 @@ def test_normalised_queries_bound_the_logits():
 def test_permuted_tokens_give_permuted_outputs():
     order = np.random.default_rng(0).permutation(6)
     net, x = SelfAttention(2), draw(2, 6, 8)
-    params = awake(initialise(net, x))
+    params = stirred(net, x)
     apply = jax.jit(lambda x: net.apply({"params": params}, x))
     np.testing.assert_allclose(apply(x[:, order]), apply(x)[:, order], rtol=1e-5, atol=1e-5)
 

@@ -9,7 +9,7 @@ import pytest
 
 from latent import config
 from latent.nets.embeddings import grid_positions
-from tests.nets.awake import awake, draw, initialise
+from tests.nets.awake import awake, draw, initialise, stirred
 
 CLASSES = 3
 SECTIONS = {
@@ -36,7 +36,7 @@ def inputs(shape, count=4):
 
 def trained(net, shape):
     """Parameters off their zeros, and the compiled net."""
-    params = awake(initialise(net, *inputs(shape)))
+    params = stirred(net, *inputs(shape))
     return params, jax.jit(lambda *given: net.apply({"params": params}, *given))
 
 
@@ -47,11 +47,17 @@ def test_every_denoiser_is_held_to_this_protocol():
 
 
 @each
-@pytest.mark.parametrize("outputs", [1, 2])
-def test_it_starts_at_zero_and_learns_from_there(name, shape, outputs):
-    net = build(name, shape, outputs=outputs)
+def test_several_outputs_are_so_many_channels(name, shape):
+    net = build(name, shape, outputs=2)
+    y, _ = jax.eval_shape(net.init_with_output, jax.random.key(0), *inputs(shape))
+    assert (y.shape, y.dtype) == ((4, *shape[:-1], 2 * shape[-1]), jnp.float32)
+
+
+@each
+def test_it_starts_at_zero_and_learns_from_there(name, shape):
+    net = build(name, shape)
     given, params = inputs(shape), initialise(net, *inputs(shape))
-    target = draw(4, *shape[:-1], shape[-1] * outputs)
+    target = draw(4, *shape)
 
     @jax.jit
     def loss(params):

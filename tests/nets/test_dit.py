@@ -9,7 +9,7 @@ import pytest
 from latent.config import Section
 from latent.errors import UserError
 from latent.nets import dit
-from tests.nets.awake import awake, count, draw, initialise
+from tests.nets.awake import awake, count, draw, initialise, stirred
 
 TINY = {
     "name": "dit",
@@ -94,7 +94,7 @@ def test_a_block_starts_as_the_identity(qk_norm):
 def test_blocks_differ_and_follow_one_another():
     """The scan over blocks is a loop over their slices of the parameters, the same when rolled or recomputed."""
     net, x, t = build((4, 4, 2)), draw(3, 4, 4, 2), jnp.asarray([0.1, 0.5, 0.9])
-    params = awake(initialise(net, x, t))
+    params = stirred(net, x, t)
     tokens, condition, block = draw(3, 4, 16), draw(3, 16, seed=1), dit.Block(2, False)
     assert jax.tree.leaves(params["blocks"])[0].shape[0] == TINY["depth"]
     expected = tokens
@@ -119,7 +119,7 @@ def test_blocks_differ_and_follow_one_another():
 def test_recomputing_changes_nothing_but_memory():
     x, t = draw(3, 4, 4, 2), jnp.asarray([0.1, 0.5, 0.9])
     nets = [build((4, 4, 2), remat=remat) for remat in (False, True)]
-    params = awake(initialise(nets[0], x, t))
+    params = stirred(nets[0], x, t)
     plain, recomputed = (
         jax.jit(jax.grad(lambda p, net=net: jnp.mean(net.apply({"params": p}, x, t) ** 2)))(params) for net in nets
     )

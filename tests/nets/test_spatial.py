@@ -8,7 +8,7 @@ import pytest
 from latent.config import Section
 from latent.errors import UserError
 from latent.nets import spatial
-from tests.nets.awake import awake, draw, initialise
+from tests.nets.awake import draw, initialise, stirred
 
 TINY = {"name": "spatial", "channels": (4, 8), "num_blocks": 1, "attention": True}
 HEADS = (("mean", 3), ("log_scale", 3))
@@ -48,7 +48,7 @@ def test_an_oblong_image_keeps_its_sides():
 def test_examples_are_independent_and_gradients_reach_every_parameter():
     encoder, decoder, _ = build((8, 8, 1))
     x, z = draw(3, 8, 8, 1), draw(3, 4, 4, 3, seed=1)
-    params = {"encoder": awake(initialise(encoder, x)), "decoder": awake(initialise(decoder, z))}
+    params = {"encoder": stirred(encoder, x), "decoder": stirred(decoder, z)}
 
     @jax.jit
     def loss(params, x):
@@ -78,7 +78,7 @@ def test_attention_lets_every_latent_see_the_whole_image():
     for attention in (False, True):
         encoder, _, _ = build((64, 64, 1), channels=(4, 4), attention=attention)
         x = draw(1, 64, 64, 1)
-        params = awake(initialise(encoder, x))
+        params = stirred(encoder, x)
         # Group norms see all pixels too: a permutation within a group's reach keeps their statistics.
         swapped = x.at[0, 60, 60].set(x[0, 62, 62]).at[0, 62, 62].set(x[0, 60, 60])
         assert any("Attention" in name for name in params["Middle_0"]) == attention

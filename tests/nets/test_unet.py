@@ -8,7 +8,7 @@ import pytest
 from latent.config import Section
 from latent.errors import UserError
 from latent.nets import unet
-from tests.nets.awake import awake, count, draw, initialise
+from tests.nets.awake import count, draw, stirred
 
 TINY = {
     "name": "unet",
@@ -51,7 +51,7 @@ def test_it_gives_back_the_grid_it_was_given(shape, channels, outputs):
 
 def test_odd_sides_are_computed():
     net, x, t = build((7, 7, 2), channels=(8, 8, 8)), draw(2, 7, 7, 2), jnp.asarray([0.0, 1.0])
-    params = awake(initialise(net, x, t))
+    params = stirred(net, x, t)
     y = jax.jit(lambda x: net.apply({"params": params}, x, t))
     # Every output pixel sees every input pixel: through the attention at the bottom and the skips.
     reach = jnp.abs(y(x.at[0, 0, 0].add(1.0)) - y(x))[0].max(-1)

@@ -7,7 +7,7 @@ import pytest
 from latent.config import Section
 from latent.errors import UserError
 from latent.nets import uvit
-from tests.nets.awake import awake, count, draw, initialise
+from tests.nets.awake import count, draw, stirred
 
 TINY = {
     "name": "uvit",
@@ -41,7 +41,7 @@ def test_the_papers_sizes_have_the_papers_parameters(depth, width, heads, millio
 def test_skips_join_the_first_layer_with_the_last():
     """With the last layer's view of its own input cut off, all that is left came over the skip from the first."""
     net, inputs = build((4, 4, 2)), (draw(2, 4, 4, 2), jnp.linspace(0.2, 0.9, 2))
-    params = awake(initialise(net, *inputs), 0.3)
+    params = stirred(net, *inputs, scale=0.3)
     last = params["out"]["skip"]
     assert last["kernel"].shape == (2, 16, 8)
     params["out"]["skip"] = {**last, "kernel": last["kernel"].at[1, :8].set(0.0)}
