@@ -45,7 +45,7 @@ def digest(tree: PyTree) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = hosts.fetch(leaf)
         total.update(f"{jax.tree_util.keystr(path)}|{array.dtype}|{array.shape}|".encode())
-        total.update(np.ascontiguousarray(array).data)
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer of its own
     return total.hexdigest()
 
 

@@ -32,7 +32,11 @@ def prepared(place, shape, classes):
     (place.parent / "dataset_info.json").write_text("{}")
 
 
-@pytest.mark.parametrize("path", CONFIGS)
+FAST = "configs/vae_colour.py:emoji"
+PARAMETERS = [pytest.param(path, marks=() if path == FAST else pytest.mark.slow) for path in CONFIGS]
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
 def test_two_steps(path, tmp_path):
     place, shape, classes = CONFIGS[path]
     prepared(tmp_path / place, shape, classes)
