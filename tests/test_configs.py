@@ -24,7 +24,11 @@ CONFIGS = sorted(
 )
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+# In the quick suite one of a family; --all runs the others too.
+PARAMETERS = [pytest.param(path, marks=() if path.endswith(":tiny") else pytest.mark.slow) for path in CONFIGS]
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
 def run(request, tmp_path_factory):
     """(the run trained to 4 steps at once, the work directory of one that stopped at 2 and went on)."""
     folder = tmp_path_factory.mktemp("runs")

@@ -188,7 +188,7 @@ def test_a_member_is_the_run_it_would_have_been_alone(
 def listing(directory):
     """What lies in a work directory, without the arrays' own file names."""
     found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
-    return {name for name in found if "/state/" not in name} - {progress.OUTPUT}
+    return {name for name in found if "/state/" not in name and "/packed/" not in name} - {progress.OUTPUT}
 
 
 def test_the_work_directory_is_that_of_an_ordinary_run(tmp_path):
@@ -215,6 +215,7 @@ def test_the_work_directory_is_that_of_an_ordinary_run(tmp_path):
     assert (mine / progress.OUTPUT).read_text().count("step 4/4") == 2
 
 
+@pytest.mark.slow
 def test_members_go_on_alone_and_single_runs_go_on_together(tmp_path, capsys):
     fixed = {**QUIET, "optimizer.autoencoder.schedule.horizon": 8}
     whole, swept = sweep(tmp_path / "whole", fixed={**fixed, "train.steps": 8}, seeds=2)
@@ -287,6 +288,7 @@ def test_after_a_kill_between_checkpoints_those_ahead_go_back(tmp_path, behind):
         assert len(starts) == 2, "all of them in one go"
 
 
+@pytest.mark.slow
 def test_new_members_do_not_hold_up_those_that_have_begun(tmp_path):
     fixed = {**QUIET, "train.steps": 4, "optimizer.autoencoder.schedule.horizon": 8, "checkpoint.every": 4}
     assert sweep(tmp_path, fixed=fixed, seeds=1)[0] == 0
@@ -366,6 +368,7 @@ def test_an_optimiser_with_a_rate_of_its_own_is_refused(tmp_path):
 # Populations and their parts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_differs_otherwise_makes_populations_of_its_own(tmp_path, capsys):
     words = {"grid": ["model.latent_dim=2,3", "hparams.autoencoder.beta=0.5,1"], "seeds": 2}
     swept = plan.make(VAE, tmp_path, QUIET, axes.parse(**words))
