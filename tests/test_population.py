@@ -150,7 +150,13 @@ def first_stage(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize(("family", "changes", "varied", "mapped"), FAMILIES.values(), ids=FAMILIES)
+QUICK = ("autoencoder", "a frozen first stage")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "varied", "mapped"),
+    [pytest.param(*FAMILIES[name], id=name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES],
+)
 def test_a_member_is_the_run_it_would_have_been_alone(
     tmp_path, monkeypatch, first_stage, family, changes, varied, mapped
 ):
@@ -384,6 +390,7 @@ def test_what_differs_otherwise_makes_populations_of_its_own(tmp_path, capsys):
     assert sweep(tmp_path, fixed=QUIET, **words)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_population_is_split_into_parts_that_fit(tmp_path, monkeypatch, capsys):
     """Memory for the data and half of what XLA says five members need on one device: parts, and the same members."""
     asked, original = [], memory.needed

@@ -57,7 +57,11 @@ def rows(split):
     return {x.tobytes() for x in split.x}
 
 
-@pytest.mark.parametrize("name", GENERATED)
+LARGE = {"mixture_8d"}
+PARAMETERS = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in GENERATED]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_generated_sets_keep_the_protocol(name, folder):
     source, found = dataset.source(name), dataset.load(name, folder)
     assert list(found.splits) == ["train", "validation", "test"]
