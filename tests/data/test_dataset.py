@@ -21,7 +21,7 @@ from latent.data import arrays, dataset, idx, mnist, prepare
 from latent.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-LARGE = {"dsprites_rendered"}
+LARGE = {"dsprites_rendered", "mixture_8d"}
 GENERATED = [
     pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name
     for name, source in dataset.sources().items()
@@ -57,11 +57,7 @@ def rows(split):
     return {x.tobytes() for x in split.x}
 
 
-LARGE = {"mixture_8d"}
-PARAMETERS = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in GENERATED]
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", GENERATED)
 def test_generated_sets_keep_the_protocol(name, folder):
     source, found = dataset.source(name), dataset.load(name, folder)
     assert list(found.splits) == ["train", "validation", "test"]
