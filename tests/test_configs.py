@@ -24,8 +24,10 @@ CONFIGS = sorted(
 )
 
 
+SLOW = {"configs/diffusion_gpu.py:tiny"}  # a U-net of four levels: by far the longest to compile
 # In the quick suite one of a family; --all runs the others too.
-PARAMETERS = [pytest.param(path, marks=() if path.endswith(":tiny") else pytest.mark.slow) for path in CONFIGS]
+QUICK = {path for path in CONFIGS if path.endswith(":tiny")} - SLOW
+PARAMETERS = [pytest.param(path, marks=() if path in QUICK else pytest.mark.slow) for path in CONFIGS]
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
