@@ -58,7 +58,7 @@ REQUIRED = {
 
 def run_all(command_lines):
     program = f"REQUIRED = {REQUIRED!r}\n" + FORKS
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = dict(os.environ)
     done = subprocess.run(
         [sys.executable, "-c", program],
         input=json.dumps(command_lines),

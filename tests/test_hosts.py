@@ -58,7 +58,8 @@ def free_port():
 def start(command, variables=(), **options):
     clusters = ("SLURM_", "OMPI_", "KUBERNETES_", "JAX_COORDINATOR")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(clusters)}
-    environment |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT), **dict(variables)}
+    compiled = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
+    environment |= {"XLA_FLAGS": compiled, "PYTHONPATH": str(ROOT), **dict(variables)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.PIPE}
     return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, text=True, **pipes, **options)
 

@@ -28,7 +28,7 @@ def settings(**overrides):
 
 
 def start(workdir, *flags, **options):
-    """Starts the tiny run in a process of its own, on one device as a user's machine has it."""
+    """Starts the tiny run in a process of its own, on one device as a user's machine has it, compiled as here."""
     command = [
         sys.executable,
         "-m",
@@ -37,7 +37,8 @@ def start(workdir, *flags, **options):
         f"--workdir={workdir}",
         *flags,
     ]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    compiled = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+    environment = {**os.environ, "XLA_FLAGS": compiled}
     return subprocess.Popen([*command, *flags], cwd=ROOT, env=environment, text=True, **options)
 
 
