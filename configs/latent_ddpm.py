@@ -119,7 +119,7 @@ def fashion_mnist() -> ConfigDict:
 def emoji() -> ConfigDict:
     """Emoji of 32x32 in 8x8x4 latents by their group, a small U-net (Rombach et al. 2022, arXiv 2112.10752, in little).
 
-    Paper: none. Cost: 20 minutes on 2 CPU cores, estimated. Not measured yet.
+    Paper: none. Cost: not measured. Not measured yet.
     python -m experiments.train --config=configs/autoencoder.py:first_stage_emoji --workdir=runs/first_stage_emoji
     python -m experiments.train --config=configs/latent_ddpm.py:emoji --workdir=runs/emoji --config.model.first_stage=runs/first_stage_emoji
     """  # noqa: E501
