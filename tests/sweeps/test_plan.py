@@ -91,7 +91,7 @@ def test_a_structure_is_built_once(tmp_path, monkeypatch):
 def test_what_is_expensive_is_done_once_for_200_members(tmp_path, monkeypatch):
     """Of two sizes, 20 rates and five seeds: each size is built once, hparams are traced once, data are read once, and
     a state is shaped only where a build needs it. One member costs no more than reading its config."""
-    count = dict.fromkeys(("build", "_hparams_read", "load"), 0)
+    count = dict.fromkeys(("build", "_scalars_read", "load"), 0)
 
     def counted(module, name):
         original = getattr(module, name)
@@ -103,12 +103,12 @@ def test_what_is_expensive_is_done_once_for_200_members(tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, call)
 
     counted(build, "build")
-    counted(build, "_hparams_read")
+    counted(build, "_scalars_read")
     counted(build.datasets, "load")
     rates = ",".join(f"{rate}e-4" for rate in range(1, 21))
     made = make(tmp_path, grid=["model.latent_dim=2,3", f"hparams.autoencoder.learning_rate={rates}"], seeds=5)
     assert len(made.members) == 200 and len({member.name for member in made.members}) == 200
-    assert count == {"build": 2, "_hparams_read": 1, "load": 1}
+    assert count == {"build": 2, "_scalars_read": 1, "load": 1}
 
 
 def test_equal_draws_are_one_member(tmp_path):
