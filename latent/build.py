@@ -16,8 +16,20 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from latent import config as configs
-from latent import encoded, evaluate, first_stage, hosts, loops, optim, overrides, parallel, posthoc_ema, precision, rng
-from latent import tracking as trackers
+from latent import (
+    encoded,
+    evaluate,
+    first_stage,
+    hosts,
+    loops,
+    optim,
+    overrides,
+    parallel,
+    posthoc_ema,
+    precision,
+    rng,
+    tracking,
+)
 from latent.data import dataset as datasets
 from latent.data import feed as feeds
 from latent.data import preprocess
@@ -224,22 +236,12 @@ def abstract_state(experiment: Experiment) -> State:
     )
 
 
-_traced: dict[int, tuple[Recipe, ClosedJaxpr]] = {}
-"""The last program of `one_cycle`, by the identity of its recipe, which it keeps alive."""
-
-
 def one_cycle(experiment: Experiment) -> ClosedJaxpr:
-    """The steps of one cycle of the players, on a device that is alone; traced once for an experiment and its
-    siblings."""
-    recipe = experiment.recipe
-    if _traced.get(id(recipe), (None,))[0] is not recipe:
-        state, cycle = abstract_state(experiment), cycle_length(recipe.model)
-        feed = experiment.feed(state)
-        steps = build_dispatch(recipe, feed.fetch, cycle, rolled=False)
-        program = jax.make_jaxpr(steps)(state, np.uint32(0), feed.resident, feed.inputs(0, cycle))
-        _traced.clear()
-        _traced[id(recipe)] = recipe, program
-    return _traced[id(recipe)][1]
+    """The steps of one cycle of the players over whole batches, on a device that is alone; takes seconds to trace."""
+    state, cycle = abstract_state(experiment), cycle_length(experiment.recipe.model)
+    feed = experiment.feed(state, whole=True)
+    steps = build_dispatch(experiment.recipe, feed.fetch, cycle, rolled=False)
+    return jax.make_jaxpr(steps)(state, np.uint32(0), feed.resident, feed.inputs(0, cycle))
 
 
 def rollable(experiment: Experiment) -> bool:
@@ -254,7 +256,7 @@ def count_parameters(state: State) -> int:
 
 def _check_evaluation_and_logs(experiment: Experiment) -> None:
     section = experiment.section
-    trackers.check_mode(section.log.wandb)
+    tracking.check_mode(section.log.wandb)
     posthoc_ema.cadence(experiment.config)
     results = evaluate.result_names(section.eval.metrics, experiment.config["eval"]["options"])
     evaluate.require_factors(section.eval.metrics, "eval.metrics", experiment.spec)

@@ -25,7 +25,7 @@ def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
     dispatch = build_dispatch(experiment.recipe, feed.fetch, cycle, rolled=False)
     jitted = jax.jit(dispatch, donate_argnums=parallel.donated(driver.devices))
     compiled = jitted.lower(state, np.uint32(0), feed.resident, feed.inputs(0, cycle)).compile()
-    memory, counted = compiled.memory_analysis(), flops.of_step(experiment)
+    memory, counted = compiled.memory_analysis(), flops.of_step(build.one_cycle(experiment), cycle)
     lines = [json.dumps(settings, indent=2, sort_keys=True), ""]
     lines.append(f"parameters            {build.count_parameters(state):,}")
     for player in experiment.recipe.model.players:

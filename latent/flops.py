@@ -12,10 +12,6 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from latent import build
-from latent.build import Experiment
-from latent.step import cycle_length
-
 PEAKS = {
     # NVIDIA data sheets, dense: half of what is printed "with sparsity". Float32 is TF32, in which XLA multiplies
     # float32 matrices by default.
@@ -40,11 +36,10 @@ def peak(device_kind: str, precision: str) -> float | None:
     return PEAKS[max(found, key=len)].get(precision) if found else None
 
 
-def of_step(experiment: Experiment) -> float | None:
-    """Operations of one step over the whole batch, a mean over the players' cycle; None where XLA counts none."""
-    cycle = cycle_length(experiment.recipe.model)
+def of_step(program: ClosedJaxpr, cycle: int) -> float | None:
+    """Operations of one step, a mean over those of a `program` of `cycle` steps; None where XLA counts none."""
     try:
-        counted = of_program(build.one_cycle(experiment))
+        counted = of_program(program)
     except (NotImplementedError, RuntimeError):  # a backend without a cost analysis must not stop a run
         return None
     return counted / cycle if counted > 0 else None

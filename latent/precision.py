@@ -22,8 +22,6 @@ DEFAULT = "float32"
 DTYPES = {DEFAULT: None, "bf16": jnp.bfloat16}
 """What `train.precision` may be; None leaves every product in the dtype of its operands."""
 
-FUNCTIONS = ("init", "terms", "sample", "encode", "decode", "log_weights", "log_prob", "log_joint")
-
 
 def computed(model: Model, precision: str) -> Model:
     """The model with its nets computing in that precision: itself for float32."""
@@ -33,10 +31,7 @@ def computed(model: Model, precision: str) -> Model:
     if dtype is None:
         return model
 
-    def within(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
-        if function is None:
-            return None
-
+    def within(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def inside(*args: Any, **options: Any) -> Any:
             with computing_in(dtype):
@@ -44,9 +39,13 @@ def computed(model: Model, precision: str) -> Model:
 
         return inside
 
+    codes = model.codes and model.codes._replace(
+        encode=within(model.codes.encode), identity={**model.codes.identity, "precision": precision}
+    )
     return model._replace(
         players=tuple(player._replace(loss=within(player.loss)) for player in model.players),
         likelihoods={name: within(function) for name, function in model.likelihoods.items()},
         edits={name: within(function) for name, function in model.edits.items()},
-        **{name: within(getattr(model, name)) for name in FUNCTIONS},
+        codes=codes,
+        **{name: within(value) for name, value in model._asdict().items() if callable(value)},
     )

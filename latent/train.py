@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from latent import build, config, flops, hosts, posthoc_ema, precision, provenance, workdir
+from latent import build, config, flops, hosts, loops, posthoc_ema, precision, provenance, workdir
 from latent.build import Experiment
 from latent.errors import NonFinite
 from latent.logs import Timing
@@ -120,7 +120,8 @@ class Training:
         seeds = [hosts.put(np.uint32(run.experiment.config["seed"]), self.driver.replicated) for run in self.runs]
         self.seed = self.driver.join(seeds)
         cycle = cycle_length(self.recipe.model)
-        rolled = build.rollable(self.experiment)
+        self._cycle = build.one_cycle(self.experiment)
+        rolled = loops.rollable_program(self._cycle)
         start = int(self.state.step)
         sent = self.feed.step_bytes
         self.count = build.steps_per_dispatch(self.experiment, start, rolled, cycle, self.driver.crowd, sent)
@@ -221,7 +222,7 @@ class Training:
 
     def _weigh(self) -> None:
         """Counts the operations of a step, and what the devices could do of them for each run."""
-        self.flops = flops.of_step(self.experiment)
+        self.flops = flops.of_step(self._cycle, cycle_length(self.recipe.model))
         devices = self.driver.devices
         best = flops.peak(devices[0].device_kind, self.experiment.config["train"].get("precision", precision.DEFAULT))
         self.peak = best and best * len(devices) / len(self.runs)

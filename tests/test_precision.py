@@ -10,6 +10,7 @@ import pytest
 from latent import build, config, precision
 from latent.errors import UserError
 from latent.step import build_step
+from latent.types import Codes
 
 CONFIGS = {
     "vae": ("configs/vae.py:tiny", {}),
@@ -94,6 +95,18 @@ def test_in_float32_there_is_no_bfloat16(name):
     kinds = set().union(*(floating((*e.invars, *e.outvars)) for e in equations(jaxpr)))
     assert kinds == {"float32"}
     assert precision.computed(built.recipe.model, "float32") is built.recipe.model
+
+
+def test_every_function_of_a_model_computes_in_its_precision():
+    """Those that a field of `Model` gets later too: what draws data must follow the law that scores them."""
+    plain, half = (experiment("vae", kind).recipe.model for kind in ("float32", "bf16"))
+    functions = [name for name, value in plain._asdict().items() if callable(value)]
+    assert {"simulate", "log_joint", "sample"} <= set(functions)
+    for name in functions:
+        assert getattr(half, name).__wrapped__.__name__ == getattr(plain, name).__name__
+    codes = Codes(lambda params, extra, x: x, {"a": 1})
+    coded = precision.computed(plain._replace(codes=codes), "bf16").codes
+    assert coded.identity == {"a": 1, "precision": "bf16"} and coded.encode.__wrapped__ is codes.encode
 
 
 def test_losses_and_what_a_model_returns_are_those_of_float32_within_rounding():
