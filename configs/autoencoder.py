@@ -12,8 +12,8 @@ from configs import base, vae
 from latent.config import choose
 
 
-def _images() -> ConfigDict:
-    """What most variants share: MNIST, grey, a small convolutional net."""
+def images() -> ConfigDict:
+    """What most variants share, and the first stages: MNIST, grey, a small convolutional net."""
     config = vae.family()
     config.data.name = "mnist"
     base.judge_samples(config, "lenet_mnist", 10_000)
@@ -35,13 +35,13 @@ def _images() -> ConfigDict:
 
 
 def _deterministic() -> ConfigDict:
-    config = _images()
+    config = images()
     config.model.bottleneck = "deterministic"
     config.model.rate = "none"
     return config
 
 
-def _add_critic(config: ConfigDict, learning_rate: float = 2e-4) -> ConfigDict:
+def add_critic(config: ConfigDict, learning_rate: float = 2e-4) -> ConfigDict:
     """The critic's player: Adam without momentum, as adversarial games are usually trained."""
     config.optimizer.critic = base.optimizer("adam")
     config.optimizer.critic.options = ConfigDict({"b1": 0.5, "b2": 0.9})
@@ -82,7 +82,7 @@ def info_vae() -> ConfigDict:
     Cost: 3 minutes on 2 CPU cores.
     python -m experiments.train --config=configs/autoencoder.py:info_vae --workdir=runs/info
     """
-    config = _images()
+    config = images()
     config.model.penalties = ("mmd",)
     config.hparams.autoencoder.beta = 0.0
     config.hparams.autoencoder.mmd = 1000.0
@@ -97,7 +97,7 @@ def aae() -> ConfigDict:
     Cost: 4 minutes on 2 CPU cores.
     python -m experiments.train --config=configs/autoencoder.py:aae --workdir=runs/aae
     """
-    config = _add_critic(_deterministic())
+    config = add_critic(_deterministic())
     config.model.adversary = "latent"
     config.model.critic.loss = "non_saturating"
     config.model.critic.r1 = True
@@ -183,7 +183,7 @@ def factor_vae() -> ConfigDict:
     Cost: 2 minutes on 2 CPU cores.
     python -m experiments.train --config=configs/autoencoder.py:factor_vae --workdir=runs/factor
     """
-    config = _add_critic(vae.fashion_mnist(), learning_rate=1e-4)
+    config = add_critic(vae.fashion_mnist(), learning_rate=1e-4)
     config.model.latent_dim = 10
     config.model.adversary = "factor"
     config.model.critic.net.hidden = (256, 256, 256)
@@ -211,7 +211,7 @@ def vae_gan() -> ConfigDict:
     Cost: 9 minutes on 2 CPU cores.
     python -m experiments.train --config=configs/autoencoder.py:vae_gan --workdir=runs/vae_gan
     """
-    config = _add_critic(_images())
+    config = add_critic(images())
     config.model.adversary = "image"
     config.model.critic.samples = True
     config.model.critic.feature_matching = True
@@ -226,57 +226,9 @@ def vae_gan() -> ConfigDict:
     return config
 
 
-def first_stage_digits() -> ConfigDict:
-    """The first stage of latent diffusion, Rombach et al. 2022 (arXiv 2112.10752): 8x8 digits to 4x4x2 and back (f2).
-
-    Absolute error, a perceptual distance on our LeNet, and a patch critic from step 1000 on with the adaptive weight.
-    Expected: active_units 32 +- 1, reconstruction_mse 0.0016 +- 0.0002.
-    Cost: 3 minutes on 2 CPU cores.
-    python -m experiments.train --config=configs/autoencoder.py:first_stage_digits --workdir=runs/first_stage_digits
-    """
-    config = _add_critic(_images())
-    config.data.name = "digits"
-    base.judge_samples(config, "lenet_digits", 2000)
-    config.model.latent_dim = 2
-    config.model.likelihood = "laplace"
-    config.model.perceptual = "lenet_digits"
-    config.model.net = ConfigDict({"name": "spatial", "channels": (16, 32), "num_blocks": 1, "attention": True})
-    config.model.adversary = "image"
-    config.model.adaptive_weight = True
-    config.model.critic.start = 1000
-    config.model.critic.net = ConfigDict({"name": "patch", "channels": (32,)})
-    config.hparams.autoencoder.beta = 0.1
-    config.hparams.autoencoder.perceptual = 50.0
-    config.hparams.autoencoder.adversarial = 0.2
-    config.train.batch_size = 64
-    config.train.steps = 4000
-    config.ema.decays = (0.999,)
-    config.eval.average = "0.999"
-    return config
-
-
-def first_stage_emoji() -> ConfigDict:
-    """`first_stage_digits` in colour, Rombach et al. 2022 (arXiv 2112.10752): emoji of 32x32 to 8x8x4 and back (f4).
-
-    Without a perceptual distance: no features of colour images ship. Not measured yet.
-    Cost: not measured.
-    python -m experiments.train --config=configs/autoencoder.py:first_stage_emoji --workdir=runs/first_stage_emoji
-    """
-    config = first_stage_digits()
-    config.data.name = "emoji"
-    config.data.resize = 32
-    config.model.latent_dim = 4
-    config.model.perceptual = ""
-    config.model.net.channels = (16, 32, 64)
-    config.model.critic.start = 2000
-    config.model.critic.net.channels = (32, 64)
-    config.train.steps = 5000
-    return config
-
-
 def tiny() -> ConfigDict:
     """Four steps of a VQ autoencoder with an image critic and the adaptive weight on 8x8 digits: for tests."""
-    config = _add_critic(vae.tiny())
+    config = add_critic(vae.tiny())
     config.model.bottleneck = "vq"
     config.model.rate = "none"
     config.model.latent_dim = 4
@@ -295,8 +247,7 @@ def tiny() -> ConfigDict:
 VARIANTS = {
     function.__name__: function
     for function in (
-        rae, wae, info_vae, aae, vq, fsq, vamp, clustering, beta_tcvae, factor_vae, dip_vae, vae_gan,
-        first_stage_digits, first_stage_emoji, tiny,
+        rae, wae, info_vae, aae, vq, fsq, vamp, clustering, beta_tcvae, factor_vae, dip_vae, vae_gan, tiny,
     )
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ differs. FID there is Inception's, on the reference that is named.
 
 from ml_collections import ConfigDict
 
-from configs import autoencoder, latent_ddpm
+from configs import first_stage, latent_ddpm
 from latent.config import choose
 
 
@@ -91,7 +91,7 @@ def first_stage_celeb_a64() -> ConfigDict:
     Cost: 200,000 steps of 128; a day on one GPU.
     python -m experiments.train --config=configs/diffusion_gpu.py:first_stage_celeb_a64 --workdir=runs/celeb_a64_stage
     """
-    config = autoencoder.first_stage_digits()
+    config = first_stage.digits()
     config.data.name = "celeb_a"
     config.data.crop = None
     config.data.resize = 64

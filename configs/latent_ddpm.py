@@ -120,7 +120,7 @@ def emoji() -> ConfigDict:
     """Emoji of 32x32 in 8x8x4 latents by their group, a small U-net (Rombach et al. 2022, arXiv 2112.10752, in little).
 
     Paper: none. Cost: not measured. Not measured yet.
-    python -m experiments.train --config=configs/autoencoder.py:first_stage_emoji --workdir=runs/first_stage_emoji
+    python -m experiments.train --config=configs/first_stage.py:emoji --workdir=runs/first_stage_emoji
     python -m experiments.train --config=configs/latent_ddpm.py:emoji --workdir=runs/emoji --config.model.first_stage=runs/first_stage_emoji
     """  # noqa: E501
     config = family()
