@@ -57,12 +57,13 @@ class Autoencoder(NamedTuple):
         self, params: Params, x: Float[Array, "B ..."], z: Float[Array, "B K ..."]
     ) -> tuple[Float[Array, "B K"], Float[Array, "B K ..."]]:
         """log p(x | z_k), nats, and the decoder's raw output."""
-        batch, samples = z.shape[:2]
-        output = self.decode(params, z.reshape(batch * samples, *z.shape[2:]))
-        repeated = jnp.broadcast_to(x[:, None], (batch, samples, *x.shape[1:])).reshape(batch * samples, *x.shape[1:])
+        # Draws first, images second: then x is not repeated, and on CPU this takes a fraction of the time.
+        draws = jnp.swapaxes(z, 0, 1)
+        output = self.decode(params, draws.reshape(-1, *z.shape[2:]))
+        output = output.reshape(*draws.shape[:2], *output.shape[1:])
+        log_prob = jax.vmap(self.likelihood.log_prob, in_axes=(0, None, None))
         scale = params["decoder"].get("log_scale", 0.0)
-        log_prob = self.likelihood.log_prob(output, repeated, scale).reshape(batch, samples)
-        return log_prob, output.reshape(batch, samples, *output.shape[1:])
+        return log_prob(output, x, scale).T, jnp.swapaxes(output, 0, 1)
 
     def simulate(self, params: Params, keys: Key[Array, "N"]) -> tuple[Float[Array, "N ..."], Float[Array, "N ..."]]:
         """Exact draws (x, z) of p(z) p(x | z)."""

@@ -31,24 +31,28 @@ class Likelihood(NamedTuple):
     measure: str = "density"
 
 
-def _sum(values: Float[Array, "B ..."]) -> Float[Array, "B"]:
-    return values.reshape(values.shape[0], -1).sum(axis=1)
+def _rows(output: Float[Array, "B ..."], x: Float[Array, "B ..."]) -> tuple[Float[Array, "B d"], Float[Array, "B d"]]:
+    # Flat before anything is computed: on CPU a sum over [B, 28, 28, 1] takes up to ten times as long as over [B, 784].
+    return output.reshape(len(output), -1), x.reshape(len(x), -1)
 
 
 def _bernoulli(output: Array, x: Array, log_scale: Any) -> Float[Array, "B"]:
+    output, x = _rows(output, x)
     # x log p + (1 - x) log(1 - p) without forming p; x in [0, 1] makes it the soft-target cross entropy. The softplus
     # is spelled out: with its gradient this takes half the time of jax.nn.softplus on CPU.
     softplus = jnp.maximum(output, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(output)))
-    return _sum(x * output - softplus)
+    return jnp.sum(x * output - softplus, axis=1)
 
 
 def _gaussian(output: Array, x: Array, log_scale: Any) -> Float[Array, "B"]:
+    output, x = _rows(output, x)
     standardised = (x - output) * jnp.exp(-log_scale)
-    return _sum(-0.5 * standardised**2 - log_scale - 0.5 * math.log(2 * math.pi))
+    return jnp.sum(-0.5 * standardised**2 - log_scale - 0.5 * math.log(2 * math.pi), axis=1)
 
 
 def _laplace(output: Array, x: Array, log_scale: Any) -> Float[Array, "B"]:
-    return _sum(-jnp.abs(x - output) * jnp.exp(-log_scale) - log_scale - math.log(2))
+    output, x = _rows(output, x)
+    return jnp.sum(-jnp.abs(x - output) * jnp.exp(-log_scale) - log_scale - math.log(2), axis=1)
 
 
 def _coins(key: Key[Array, ""], output: Array, log_scale: Any) -> Array:
