@@ -68,7 +68,7 @@ def test_round_trip_is_exact_and_typed(tmp_path, form):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("how", ["flip", "truncate", "empty"])
+@pytest.mark.parametrize("how", ["flip", "truncate", pytest.param("empty", marks=pytest.mark.slow)])
 def test_a_damaged_newest_checkpoint_is_skipped_and_set_aside(tmp_path, how, caplog, form):
     states = saved(tmp_path)
     damage(tmp_path / "checkpoints" / "6", how)

@@ -17,7 +17,7 @@ CONFIGS = {
     "configs/vae_colour.py:emoji": ("emoji/1.0.0/arrays", (64, 64, 3), 10),
     "configs/vae_colour.py:cifar10": ("cifar10/3.0.2/arrays", (32, 32, 3), 10),
     "configs/vae_colour.py:celeb_a64": ("celeb_a/2.1.0/arrays-64", (64, 64, 3), 0),
-    "configs/autoencoder.py:first_stage_emoji": ("emoji/1.0.0/arrays", (64, 64, 3), 10),
+    "configs/first_stage.py:emoji": ("emoji/1.0.0/arrays", (64, 64, 3), 10),
 }
 """Where the arrays of the set lie, their shape, the number of classes."""
 
@@ -32,11 +32,8 @@ def prepared(place, shape, classes):
     (place.parent / "dataset_info.json").write_text("{}")
 
 
-FAST = "configs/vae_colour.py:emoji"
-PARAMETERS = [pytest.param(path, marks=() if path == FAST else pytest.mark.slow) for path in CONFIGS]
-
-
-@pytest.mark.parametrize("path", PARAMETERS)
+@pytest.mark.slow  # configs/vae_colour.py:tiny stands for them in the quick suite
+@pytest.mark.parametrize("path", CONFIGS)
 def test_two_steps(path, tmp_path):
     place, shape, classes = CONFIGS[path]
     prepared(tmp_path / place, shape, classes)

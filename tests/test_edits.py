@@ -8,64 +8,61 @@ from PIL import Image
 
 from tests.test_commands import run_all
 
-DDPM = ["--config=configs/latent_ddpm.py:tiny", "--config.train.steps=2", "--config.eval.metrics=()"]
-VECTORS = ["--config.model.net.name=residual_mlp", "--config.model.net.self_conditioning=False"]
+QUIET = ["--config.train.steps=2", "--config.eval.metrics=()", "--config.eval.every=0", "--config.log.images=0"]
+QUIET.append("--config.checkpoint.best_metric=")
+DDPM = ["--config=configs/latent_ddpm.py:tiny", *QUIET, "--config.model.net.self_conditioning=False"]
+VECTORS = ["--config.model.net.name=residual_mlp"]
+
+
+TWO = "--input=test:3,8"
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     mask = np.full((8, 8), 255, np.uint8)
     Image.fromarray(mask).save(folder / "all.png")
     mask[:, 4:] = 0
     Image.fromarray(mask).save(folder / "left.png")
     Image.fromarray(mask[:4]).save(folder / "small.png")
-
-    def sample(run, name, mode, *words):
-        words = [word.replace("FOLDER", str(folder)) for word in words]
-        return ["sample", f"--workdir={folder}/{run}", f"--out={folder}/{name}", f"--mode={mode}", "--steps=4", *words]
-
-    two = "--input=test:3,8"
-    commands = [
+    trained = [
         ["train", *DDPM, f"--workdir={folder}/pixels"],
-        ["train", "--config=configs/vae.py:tiny", f"--workdir={folder}/vae"],
+        ["train", "--config=configs/vae.py:tiny", *QUIET, f"--workdir={folder}/vae"],
         ["train", *DDPM, *VECTORS, f"--config.model.first_stage={folder}/vae", f"--workdir={folder}/vectors"],
-        sample("pixels", "invert.npz", "invert", two),
-        sample("vectors", "vectors.npz", "invert", two),
-        sample("pixels", "interpolate.npz", "interpolate", two, "--num=5", "--sampler=heun"),
-        sample("pixels", "none.npz", "img2img", two, "--strength=0", "--num=1"),
-        sample("pixels", "some.npz", "img2img", two, "--strength=0.5", "--num=3", "--sampler=dpmpp_2m"),
-        sample("pixels", "kept.npz", "inpaint", two, "--mask=FOLDER/all.png", "--num=1"),
-        sample("pixels", "left.npz", "inpaint", two, "--mask=FOLDER/left.png", "--num=2", "--resamplings=2"),
-        sample("pixels", "left.png", "inpaint", "--input=FOLDER/all.png", "--mask=FOLDER/left.png", "--num=2"),
-        sample("pixels", "bad.npz", "invertt", two),
-        sample("vae", "bad.npz", "invert", two),
-        sample("pixels", "bad.npz", "invert"),
-        sample("pixels", "bad.npz", "generate", two),
-        sample("pixels", "bad.npz", "invert", two, "--strength=0.5"),
-        sample("pixels", "bad.npz", "invert", two, "--sampler=unipc"),
-        sample("pixels", "bad.npz", "invert", "--input=test:3,1000000"),
-        sample("pixels", "bad.npz", "invert", "--input=testing:3"),
-        sample("pixels", "bad.npz", "invert", "--input=test"),
-        sample("pixels", "bad.npz", "invert", "--input=FOLDER/small.png"),
-        sample("pixels", "bad.npz", "invert", "--input=FOLDER/missing.png"),
-        sample("pixels", "bad.npz", "img2img", two, "--strength=1.5"),
-        sample("pixels", "bad.npz", "inpaint", two),
-        sample("pixels", "bad.npz", "inpaint", two, "--mask=FOLDER/small.png"),
-        sample("pixels", "bad.npz", "inpaint", two, "--mask=FOLDER/all.png", "--sampler=unipc"),
-        sample("vectors", "bad.npz", "inpaint", two, "--mask=FOLDER/all.png"),
-        sample("pixels", "bad.npz", "interpolate", "--input=test:3"),
     ]
-    return folder, run_all(commands)
+    found = run_all(trained)
+    assert [code for code, _ in found] == [0] * 3, found
+    return folder
 
 
-def test_every_mode_writes_what_it_says(results):
-    folder, found = results
-    assert [code for code, _ in found[:11]] == [0] * 11, found[:11]
+def edited(folder, *lines):
+    """What `experiments.sample` does with lines of (run, output, mode, further flags)."""
+    commands = []
+    for run, name, mode, *words in lines:
+        words = [word.replace("FOLDER", str(folder)) for word in words]
+        paths = [f"--workdir={folder}/{run}", f"--out={folder}/{name}", f"--mode={mode}"]
+        commands.append(["sample", *paths, "--steps=4", *words])
+    return run_all(commands)
+
+
+@pytest.mark.slow
+def test_every_mode_writes_what_it_says(folder):
+    found = edited(
+        folder,
+        ("pixels", "invert.npz", "invert", TWO),
+        ("vectors", "vectors.npz", "invert", TWO),
+        ("pixels", "interpolate.npz", "interpolate", TWO, "--num=5", "--sampler=heun"),
+        ("pixels", "none.npz", "img2img", TWO, "--strength=0", "--num=1"),
+        ("pixels", "some.npz", "img2img", TWO, "--strength=0.5", "--num=3", "--sampler=dpmpp_2m"),
+        ("pixels", "kept.npz", "inpaint", TWO, "--mask=FOLDER/all.png", "--num=1"),
+        ("pixels", "left.npz", "inpaint", TWO, "--mask=FOLDER/left.png", "--num=2", "--resamplings=2"),
+        ("pixels", "left.png", "inpaint", "--input=FOLDER/all.png", "--mask=FOLDER/left.png", "--num=2"),
+    )
+    assert [code for code, _ in found] == [0] * 8, found
     read = lambda name: np.load(folder / f"{name}.npz")  # noqa: E731
     inverted, given = read("invert"), read("invert")["input"]
     assert inverted["x"].shape == inverted["noise"].shape == given.shape == (2, 8, 8, 1)
-    assert "mean squared error" in found[3][1]
+    assert "mean squared error" in found[0][1]
     assert read("vectors")["noise"].ndim == 2
     between = read("interpolate")
     assert between["x"].shape == (5, 8, 8, 1)
@@ -79,27 +76,34 @@ def test_every_mode_writes_what_it_says(results):
     assert Image.open(folder / "left.png").size[1] > Image.open(folder / "left.png").size[0]
 
 
-def test_what_means_nothing_exits_2_and_says_why(results):
-    folder, found = results
+def test_latents_are_edited_too(folder):
+    (code, text), *_ = edited(folder, ("vectors", "some.npz", "img2img", TWO, "--strength=0.5", "--num=3"))
+    assert code == 0, text
+    some = np.load(folder / "some.npz")
+    assert some["x"].shape == (6, 8, 8, 1) and some["input"].shape == (2, 8, 8, 1)
+
+
+def test_what_means_nothing_exits_2_and_says_why(folder):
     expected = (
-        ["'invertt'", "'invert'"],
-        ["'vae'", "Allowed: generate"],
-        ["--mode=invert needs --input"],
-        ["--input=test:3,8", "--mode=generate"],
-        ["--strength=0.5", "--mode=invert"],
-        ["--sampler='unipc'", "ddim"],
-        ["--input=test:3,1000000", "examples"],
-        ["split='testing'"],
-        ["--input=test ", "SPLIT:INDEX"],
-        ["--input=", "small.png", "(8, 8, 1)"],
-        ["missing.png", "cannot be read"],
-        ["--strength=1.5", "[0, 1]"],
-        ["--mode=inpaint needs --mask"],
-        ["--mask=", "small.png", "(8, 8, 1)"],
-        ["--sampler='unipc'", "ddpm"],
-        ["--mode=inpaint needs spatial latents"],
-        ["--mode=interpolate needs two inputs"],
+        (("pixels", "invertt", TWO), ["'invertt'", "'invert'"]),
+        (("vae", "invert", TWO), ["'vae'", "Allowed: generate"]),
+        (("pixels", "invert"), ["--mode=invert needs --input"]),
+        (("pixels", "generate", TWO), ["--input=test:3,8", "--mode=generate"]),
+        (("pixels", "invert", TWO, "--strength=0.5"), ["--strength=0.5", "--mode=invert"]),
+        (("pixels", "invert", TWO, "--sampler=unipc"), ["--sampler='unipc'", "ddim"]),
+        (("pixels", "invert", "--input=test:3,1000000"), ["--input=test:3,1000000", "examples"]),
+        (("pixels", "invert", "--input=testing:3"), ["split='testing'"]),
+        (("pixels", "invert", "--input=test"), ["--input=test ", "SPLIT:INDEX"]),
+        (("pixels", "invert", "--input=FOLDER/small.png"), ["--input=", "small.png", "(8, 8, 1)"]),
+        (("pixels", "invert", "--input=FOLDER/missing.png"), ["missing.png", "cannot be read"]),
+        (("pixels", "img2img", TWO, "--strength=1.5"), ["--strength=1.5", "[0, 1]"]),
+        (("pixels", "inpaint", TWO), ["--mode=inpaint needs --mask"]),
+        (("pixels", "inpaint", TWO, "--mask=FOLDER/small.png"), ["--mask=", "small.png", "(8, 8, 1)"]),
+        (("pixels", "inpaint", TWO, "--mask=FOLDER/all.png", "--sampler=unipc"), ["--sampler='unipc'", "ddpm"]),
+        (("vectors", "inpaint", TWO, "--mask=FOLDER/all.png"), ["--mode=inpaint needs spatial latents"]),
+        (("pixels", "interpolate", "--input=test:3"), ["--mode=interpolate needs two inputs"]),
     )
-    for (code, text), words in zip(found[11:], expected, strict=True):
+    found = edited(folder, *((line[0], "bad.npz", *line[1:]) for line, _ in expected))
+    for (code, text), (_, words) in zip(found, expected, strict=True):
         assert code == 2 and all(word in text for word in words) and "Traceback" not in text, text
     assert not (folder / "bad.npz").exists()

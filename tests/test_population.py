@@ -150,7 +150,7 @@ def first_stage(tmp_path_factory):
     return directory
 
 
-QUICK = ("autoencoder", "a frozen first stage")
+QUICK = ("autoencoder",)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_stopping_and_going_on_is_exact(tmp_path, capsys):
     assert "started" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("behind", [0, 2])
+@pytest.mark.parametrize("behind", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_after_a_kill_between_checkpoints_those_ahead_go_back(tmp_path, behind):
     """One member of three is a checkpoint behind, the first or a later one: all go on from there, to the same bits."""
     fixed = {**QUIET, "train.steps": 6, "checkpoint.keep": 3}
@@ -304,7 +304,7 @@ def test_new_members_do_not_hold_up_those_that_have_begun(tmp_path):
     assert len(json.loads((tmp_path / "seed=0" / "provenance.json").read_text())) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_saves_every_member(tmp_path, capsys, number):
     fixed = {**QUIET, "train.steps": 1_000_000, "log.every": 100, "checkpoint.every": 0}
 
@@ -322,6 +322,7 @@ def test_a_signal_saves_every_member(tmp_path, capsys, number):
     assert capsys.readouterr().out.count("stopped   seed=") == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_its_member_the_steps_since(tmp_path):
     fixed = {**QUIET, "train.steps": 4, "optimizer.autoencoder.schedule.horizon": 8}
     assert sweep(tmp_path, fixed=fixed, seeds=3)[0] == 0

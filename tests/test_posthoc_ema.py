@@ -106,6 +106,7 @@ def test_another_width_is_the_stated_mixture_of_snapshots(workdir):
     assert run.data("test").protocol["weights"] == "posthoc_0.15"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_snapshots(workdir, tmp_path):
     horizon = {key: 8 for key in config.flatten(load_config()) if key.endswith("schedule.horizon")}
     for steps in (4, 8):

@@ -16,12 +16,14 @@ from latent.tables import paper_plots, papers
 
 ROOT = Path(__file__).parent.parent
 SLUGS = reproduce.slugs()
+QUIET = {"eval.metrics": (), "eval.every": 0, "checkpoint.best_metric": "", "log.images": 0}
+LATENTS = {"model.net.name": "residual_mlp", "model.net.self_conditioning": False}
 TINY = Paper(
     title="tiny",
     budget="4 steps",
     trainings=(
-        Training("first", "configs/vae.py:tiny"),
-        Training("second", "configs/latent_ddpm.py:tiny", {"model.net.patch": 2}, first_stage="first"),
+        Training("first", "configs/vae.py:tiny", QUIET),
+        Training("second", "configs/latent_ddpm.py:tiny", QUIET | LATENTS, first_stage="first"),
     ),
     rows=(
         Row("prior", ("first",), published={"fd_lenet_digits": "3.1 (nowhere)"}),
@@ -156,6 +158,7 @@ def test_seeds_and_hparams_are_one_population_whose_examples_are_paired(tmp_path
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_run_beside_another_gives_the_numbers_of_its_own(tmp_path, monkeypatch):
     import latent
 

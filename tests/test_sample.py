@@ -10,7 +10,10 @@ from PIL import Image
 
 from tests.test_commands import run_all
 
-DDPM = ["--config=configs/latent_ddpm.py:tiny", "--config.train.steps=2", "--config.eval.metrics=()"]
+QUIET = ["--config.train.steps=2", "--config.eval.metrics=()", "--config.eval.every=0", "--config.log.images=0"]
+QUIET.append("--config.checkpoint.best_metric=")
+DDPM = ["--config=configs/latent_ddpm.py:tiny", *QUIET]
+DDPM += ["--config.model.net.name=residual_mlp", "--config.model.net.self_conditioning=False"]
 GAN = ["--config=configs/gan.py:tiny", "--config.model.conditional=True", "--config.train.steps=2"]
 
 
@@ -20,7 +23,7 @@ def results(tmp_path_factory):
     sample = lambda run, name, *words: ["sample", f"--workdir={folder}/{run}", f"--out={folder}/{name}.npz", *words]  # noqa: E731
     commands = [
         ["train", *GAN, f"--workdir={folder}/gan"],
-        ["train", "--config=configs/vae.py:tiny", f"--workdir={folder}/vae"],
+        ["train", "--config=configs/vae.py:tiny", *QUIET, f"--workdir={folder}/vae"],
         sample("gan", "free"),
         sample("gan", "first", "--label=0"),
         sample("gan", "last", "--label=24"),
@@ -28,7 +31,7 @@ def results(tmp_path_factory):
         sample("vae", "prior"),
         sample("vae", "fitted", "--density=mixture:2", f"--nearest={folder}/nearest.png"),
         ["evaluate", f"--workdir={folder}/gan", "--metrics=mode_coverage", "--truncation=0.01"],
-        ["train", *DDPM, f"--workdir={folder}/ddpm"],
+        ["train", *DDPM, f"--config.model.first_stage={folder}/vae", f"--workdir={folder}/ddpm"],
         sample("ddpm", "guided", "--label=3", "--guidance=2", "--guidance_interval=0.2,5", "--guidance_rescale=0.7"),
         sample("gan", "bad", "--label=25"),
         sample("gan", "bad", "--label=-1"),

@@ -69,7 +69,9 @@ def test_a_finished_run_says_so(tmp_path, capsys):
     assert before == sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "lion"])
+@pytest.mark.parametrize(
+    "optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.slow), pytest.param("lion", marks=pytest.mark.slow)]
+)
 def test_stopping_and_going_on_is_exact(tmp_path, optimizer):
     """8 steps in one go, or 4, then 8: the same state bit for bit, averages and optimiser included, the same lines."""
     base = {
@@ -129,7 +131,9 @@ def test_kill_9_and_resume(tmp_path):
     assert lines(tmp_path / "run") == lines(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_exits(tmp_path, number, code):
     flags = ("--config.train.steps=4000000", "--config.log.every=1000", "--config.eval.every=0")
     flags += ("--config.checkpoint.every=0",)

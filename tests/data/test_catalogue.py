@@ -117,8 +117,8 @@ def test_a_truncated_record_file_is_named(tmp_path, keep):
 
 
 def test_a_truncated_record_file_of_ours_is_named(tmp_path):
-    dataset.load("mixture_2d", tmp_path)
-    place = tmp_path / "mixture_2d" / "1.0.0"
+    dataset.load("digits", tmp_path)
+    place = tmp_path / "digits" / "1.0.0"
     for path in (place / "arrays").iterdir():
         path.unlink()
     (place / "arrays").rmdir()
@@ -127,7 +127,7 @@ def test_a_truncated_record_file_of_ours_is_named(tmp_path):
     file.unlink()
     file.write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=rf"{file.name} is truncated or damaged"):
-        dataset.load("mixture_2d", tmp_path)
+        dataset.load("digits", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from latent.data import arrays, dataset, idx, mnist, prepare
 from latent.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-LARGE = {"dsprites_rendered", "mixture_8d"}
+LARGE = {"dsprites_rendered", "mixture_2d", "mixture_8d"}
 GENERATED = [
     pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name
     for name, source in dataset.sources().items()

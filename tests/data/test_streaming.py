@@ -198,6 +198,7 @@ def test_preprocessing_is_told_the_same(tmp_path):
         preprocess.build(seeded, streamed_set)
 
 
+@pytest.mark.slow
 def test_a_streamed_run_is_the_resident_run(tmp_path):
     """Bit for bit, with a stop in the middle at which the budget changes; evaluation included."""
     resident = config.load("configs/vae.py:tiny").to_dict()

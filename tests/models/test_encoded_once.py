@@ -97,6 +97,7 @@ def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
+@pytest.mark.slow
 def test_training_is_that_on_the_examples_wherever_codes_lie_and_a_run_stops(folder, tmp_path):
     """In one go or in two, from the codes of the first start or from new ones: the same bits. Streamed or resident, and
     encoding every batch: the same up to rounding, for these are other programs."""

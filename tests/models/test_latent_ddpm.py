@@ -19,15 +19,15 @@ from latent.train import train
 from latent.types import DataSpec
 
 LATENTS = {"model.net.name": "residual_mlp", "model.net.self_conditioning": False}
+QUIET = {"eval.metrics": (), "eval.every": 0, "checkpoint.best_metric": "", "log.images": 0}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """(the first stage's directory, a latent diffusion of four steps on it)."""
     folder = tmp_path_factory.mktemp("two_stages")
-    assert train(config.load("configs/vae.py:tiny").to_dict(), folder / "vae") == 0
-    settings = config.load("configs/latent_ddpm.py:tiny", {"model.first_stage": str(folder / "vae"), **LATENTS})
-    assert train(settings.to_dict(), folder / "ddpm") == 0
+    assert train(config.load("configs/vae.py:tiny", QUIET).to_dict(), folder / "vae") == 0
+    assert train(load_config(folder / "vae", **QUIET), folder / "ddpm") == 0
     return folder / "vae", folder / "ddpm"
 
 
@@ -71,7 +71,7 @@ def test_the_second_run_needs_the_first_directory_no_more(runs, tmp_path):
 
 def test_resume_is_exact_with_a_first_stage(runs, tmp_path):
     """Law 4: what was handed over at the first start is kept, not asked for again."""
-    settings = load_config(runs[0], **{"optimizer.denoiser.schedule.horizon": 4})
+    settings = load_config(runs[0], **QUIET, **{"optimizer.denoiser.schedule.horizon": 4})
     for steps in (2, 4):
         assert train(settings | {"train": settings["train"] | {"steps": steps}}, tmp_path / "parts") == 0
     assert train(settings, tmp_path / "whole") == 0
@@ -179,6 +179,7 @@ def test_a_trajectory_ends_in_the_sample(runs):
     assert not np.allclose(seen[0], seen[-1], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_first_stages_own_prior_is_compared_with_the_diffusion(runs):
     """The distance of the prior is what the first run says of itself: same seed, same keys, same decoder."""
     stage, second = (latent.load(path) for path in runs)

@@ -12,11 +12,12 @@ from latent.checkpoint import digest
 from latent.errors import UserError
 from latent.train import train
 
-LATENTS = {"model.net.name": "residual_mlp", "model.net.self_conditioning": False, "eval.metrics": ()}
+LATENTS = {"model.net.name": "residual_mlp", "model.net.self_conditioning": False}
+QUIET = {"train.steps": 2, "eval.metrics": (), "eval.every": 0, "checkpoint.best_metric": "", "log.images": 0}
 
 
 def settings(path, **changes):
-    return config.load(path, changes).to_dict()
+    return config.load(path, QUIET | changes).to_dict()
 
 
 def diffusion(**changes):
@@ -25,20 +26,27 @@ def diffusion(**changes):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An autoencoder, a classifier, a diffusion model on the first, and one on it that the other two may guide."""
+    """An autoencoder, a classifier, and a diffusion model on the first."""
     folder = tmp_path_factory.mktemp("guides")
     assert train(settings("configs/vae.py:tiny"), folder / "vae") == 0
     assert train(settings("configs/classifier.py:tiny"), folder / "classifier") == 0
     stage = {"model.first_stage": str(folder / "vae")}
     assert train(diffusion(**stage, **{"model.net.depth": 2}), folder / "weak") == 0
-    guides = {"model.weak": str(folder / "weak"), "model.classifier": str(folder / "classifier")}
-    assert train(diffusion(**stage, **guides), folder / "guided") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guided(folder):
+    """A diffusion model on the autoencoder that the other two runs may guide."""
+    runs = {"model.first_stage": "vae", "model.weak": "weak", "model.classifier": "classifier"}
+    changes = {key: str(folder / name) for key, name in runs.items()} | {"train.steps": 4}
+    assert train(diffusion(**changes), folder / "guided") == 0
     return folder
 
 
 @pytest.mark.slow
-def test_guides_are_copied_without_what_they_were_handed_and_never_move(folder):
-    run, weak, classifier = (latent.load(folder / name) for name in ("guided", "weak", "classifier"))
+def test_guides_are_copied_without_what_they_were_handed_and_never_move(guided):
+    run, weak, classifier = (latent.load(guided / name) for name in ("guided", "weak", "classifier"))
     assert set(run.state.params) == {"first_stage", "weak", "classifier", "denoiser"}
     assert set(run.state.params["weak"]) == {"denoiser"}
     assert digest(run.state.params["weak"]["denoiser"]) == digest(weak.state.params["denoiser"])
@@ -47,15 +55,15 @@ def test_guides_are_copied_without_what_they_were_handed_and_never_move(folder):
 
 
 @pytest.mark.slow
-def test_guides_act_on_samples(folder):
-    run = latent.load(folder / "guided")
+def test_guides_act_on_samples(guided):
+    run = latent.load(guided / "guided")
     plain = run.sample(4, condition=3)
     for name, scale in (("autoguidance", 20.0), ("classifier_scale", 100.0)):
         moved = run.sample(4, condition=3, **{name: scale})
         assert np.isfinite(moved).all() and np.abs(moved - plain).max() > 1e-4, name
     # In steps too few for the scale it overshoots, so: small pushes, many steps.
     draws = [run.sample(64, condition=3, classifier_scale=scale, steps=20) for scale in (1.0, 0.0, -1.0)]
-    judge = latent.load(folder / "classifier")
+    judge = latent.load(guided / "classifier")
     up, same, down = (np.mean(jax.nn.log_softmax(judge.encode(x).info["logits"])[:, 3]) for x in draws)
     assert up > same + 5e-4 and same > down + 5e-4
 
@@ -80,14 +88,14 @@ def test_what_does_not_fit_is_refused(folder, changes, words):
         build.build(diffusion(**({"model.first_stage": str(folder / "vae")} | named)))
 
 
-def test_a_learned_variance_trains_with_its_bound_and_serves_its_sampler(tmp_path):
+def test_a_learned_variance_trains_with_its_bound_and_serves_its_sampler(folder, tmp_path):
     changes = {
+        "model.first_stage": str(folder / "vae"),
         "model.learned_variance": True,
         "model.sampling.sampler": "ddpm",
         "model.sampling.options": {"variance": "learned"},
     }
-    values = settings("configs/latent_ddpm.py:tiny", **{"eval.metrics": (), "model.net.self_conditioning": False})
-    flat = config.flatten(values) | config.flatten(config.unflatten(changes))
+    flat = config.flatten(diffusion()) | config.flatten(config.unflatten(changes))
     flat.pop("model.sampling.options", None)
     assert train(config.unflatten(flat), tmp_path / "run") == 0
     run = latent.load(tmp_path / "run")

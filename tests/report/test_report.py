@@ -61,7 +61,7 @@ class Page(HTMLParser):
             self.absent[self._section] += text
 
 
-FAST = ("configs/vae.py:tiny", "configs/gan.py:tiny", "configs/classifier.py:tiny")
+FAST = ("configs/vae.py:tiny",)
 PARAMETERS = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow, id=name.partition("/")[2]) for name in FAMILIES
 ]
