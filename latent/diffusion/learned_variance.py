@@ -31,7 +31,7 @@ def step_bits(
     s = jnp.where(into_data, t, s)  # any other time of the table: the value is thrown away
     t = jnp.where(into_data, t + 1.0 / path.num_timesteps, t)
     kept = path.sigma(s) * jnp.exp(0.5 * (path.log_snr(t) - path.log_snr(s)))
-    small, large = log_variance_bounds(path.sigma(t), path.sigma(s), path.log_snr(t), path.log_snr(s))
+    small, large = log_variance_bounds(path.alpha(s), path.sigma(s), path.log_snr(t), path.log_snr(s))
     mean = lambda data, noise: expand(path.alpha(s), data) * data + expand(kept, noise) * noise  # noqa: E731
     share = 0.5 * (estimate.variance + 1.0)
     small, large = expand(small, share), expand(large, share)

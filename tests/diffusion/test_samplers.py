@@ -141,7 +141,7 @@ def test_reverse_steps_equal_guided_diffusion():
     with jax.enable_x64(True):
         t = jnp.asarray(np.arange(2, 1001) / 1000)
         small, _ = ddpm.log_variance_bounds(
-            path.sigma(t), path.sigma(t - 1e-3), path.log_snr(t), path.log_snr(t - 1e-3)
+            path.alpha(t - 1e-3), path.sigma(t - 1e-3), path.log_snr(t), path.log_snr(t - 1e-3)
         )
         np.testing.assert_allclose(small, values["gd__posterior_log_variance_clipped"][1:], atol=1e-8)
         np.testing.assert_allclose(jnp.exp(small), values["gd__posterior_variance"][1:], rtol=1e-8)

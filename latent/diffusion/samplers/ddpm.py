@@ -7,6 +7,7 @@ q(x_s | x_t, x0) has mean alpha_s x0 + sigma_s sqrt(r) eps and variance sigma_s^
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax.nn import log_sigmoid
 from jaxtyping import Array, Float
 
 from latent.diffusion import sampling
@@ -18,15 +19,17 @@ VARIANCES = ("fixed_small", "fixed_large", "learned")
 
 
 def log_variance_bounds(
-    sigma_t: Array, sigma_s: Array, log_snr_t: Array, log_snr_s: Array
+    alpha_s: Array, sigma_s: Array, log_snr_t: Array, log_snr_s: Array
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """(fixed small, fixed large) log-variance of the step t -> s: of q(x_s | x_t, x0), and of q(x_t | x_s).
+    """(fixed small, fixed large) log-variance of the step t -> s: that of p(x_s | x_t) for data at one point, and for
+    N(0, I) data.
 
-    sigma_s^2 (1 - r) and sigma_t^2 (1 - r): beta-tilde and beta of the DDPM papers. The small one is -inf where s is
-    the data.
+    sigma_s^2 (1 - r) and (alpha_s^2 + sigma_s^2) (1 - r) sigma_t^2 / (alpha_t^2 + sigma_t^2): beta-tilde and beta of
+    the DDPM papers where paths preserve variance. Elsewhere the second is not that of q(x_t | x_s), sigma_t^2 (1 - r),
+    with which N(0, I) data would come out with another spread. The small one is -inf where s is the data.
     """
     lost = jnp.log(-jnp.expm1(log_snr_t - log_snr_s))
-    return 2.0 * jnp.log(sigma_s) + lost, 2.0 * jnp.log(sigma_t) + lost
+    return 2.0 * jnp.log(sigma_s) + lost, 2.0 * jnp.log(jnp.hypot(alpha_s, sigma_s)) + log_sigmoid(-log_snr_t) + lost
 
 
 def sampler(path: Path, times: Float[Array, "T"], variance: str = "fixed_small") -> sampling.Sampler:
@@ -39,7 +42,7 @@ def sampler(path: Path, times: Float[Array, "T"], variance: str = "fixed_small")
         raise unknown_name("variance", variance, VARIANCES)
     grid = sampling.levels(path, times)
     kept = grid.sigma[1:] * jnp.sqrt(sampling.snr_ratio(grid))
-    small, large = log_variance_bounds(grid.sigma[:-1], grid.sigma[1:], grid.log_snr[:-1], grid.log_snr[1:])
+    small, large = log_variance_bounds(grid.alpha[1:], grid.sigma[1:], grid.log_snr[:-1], grid.log_snr[1:])
     into_data = grid.sigma[1:] == 0.0
     small = jnp.where(into_data, large, small)
 
