@@ -19,6 +19,7 @@ def family() -> ConfigDict:
     config.model.weak = ""  # work directory of a weaker run of the same kind, for --autoguidance
     config.model.classifier = ""  # work directory of a classifier of the same data, for --classifier_scale
     config.model.conditional = True  # on the set's classes
+    # learned: options hidden, log_snr_max, log_snr_min; with weighting.name = "elbo"
     config.model.schedule = ConfigDict({"name": "cosine", "options": ConfigDict()})
     config.model.prediction = "v"  # eps | x0 | v | velocity | score
     config.model.learned_variance = False  # of reverse steps, for sampling.options.variance = "learned" of ddpm
@@ -177,7 +178,19 @@ def tiny_likelihood() -> ConfigDict:
     return config
 
 
-VARIANTS = {function.__name__: function for function in (digits, mnist, fashion_mnist, emoji, tiny, tiny_likelihood)}
+def tiny_learned() -> ConfigDict:
+    """`tiny` on a learned path, with the loss that trains one: for tests."""
+    config = tiny()
+    config.model.schedule.name = "learned"
+    config.model.schedule.options.hidden = 8
+    config.model.weighting.name = "elbo"
+    return config
+
+
+VARIANTS = {
+    function.__name__: function
+    for function in (digits, mnist, fashion_mnist, emoji, tiny, tiny_likelihood, tiny_learned)
+}
 
 
 def get_config(variant: str = "digits") -> ConfigDict:

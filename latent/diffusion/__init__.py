@@ -7,6 +7,7 @@ guidance      combinations of denoisers                 grids     where in t one
 samplers/     one file a sampler                        sampling  the loop that runs them
 likelihood    bounds and exact log-densities            editing   inversion, inpainting, interpolation
 learned_*     the path and the variance that a net or a table of parameters learns
+paths         schedules by name, the learned one among them: the path at given parameters
 
 and what the family in models/latent_ddpm.py builds on them: spaces (pixels or latents), denoiser (a net, alone and
 guided), generation (samples), edits and densities.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from latent.diffusion import guidance, predictions, schedules
+from latent.diffusion.paths import Schedule
 from latent.diffusion.predictions import Denoised
+from latent.diffusion.schedules import Path
 from latent.errors import UserError
 from latent.types import Extra, Params
 
@@ -23,32 +26,45 @@ Previous = Float[Array, "B ..."] | None
 
 
 class Denoiser(NamedTuple):
-    """The net, the path its x comes from, and the meaning of its output. Its weights are the net's own pytree.
+    """The net, the schedule of the path its x comes from, and the meaning of its output. Its weights are the net's own
+    pytree; the path is that of the model's parameters, `schedule.of(params)`.
 
     With `learns_variance` the net returns twice the channels, of which the second half is `Denoised.variance`.
     """
 
     net: nn.Module
-    path: schedules.Path
+    schedule: Schedule
     prediction: predictions.Prediction
     conditional: bool
     self_conditioning: bool
     learns_variance: bool
 
     def output(
-        self, weights: Any, x: Float[Array, "B ..."], t: Float[Array, "B"], label: Labels, previous: Previous = None
+        self,
+        path: Path,
+        weights: Any,
+        x: Float[Array, "B ..."],
+        t: Float[Array, "B"],
+        label: Labels,
+        previous: Previous = None,
     ) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."] | None]:
         """The net at x, scaled to unit variance: its prediction, and where in [-1, 1] it puts the log-variance."""
-        scale = predictions.input_scale(self.path.alpha(t), self.path.sigma(t))
+        scale = predictions.input_scale(path.alpha(t), path.sigma(t))
         label = label if self.conditional else None
-        output = self.net.apply({"params": weights}, schedules.expand(scale, x) * x, t, label, previous)
+        output = self.net.apply({"params": weights}, schedules.expand(scale, x) * x, path.clock(t), label, previous)
         return tuple(jnp.split(output, 2, axis=-1)) if self.learns_variance else (output, None)
 
     def __call__(
-        self, weights: Any, x: Float[Array, "B ..."], t: Float[Array, "B"], label: Labels, previous: Previous = None
+        self,
+        path: Path,
+        weights: Any,
+        x: Float[Array, "B ..."],
+        t: Float[Array, "B"],
+        label: Labels,
+        previous: Previous = None,
     ) -> Denoised:
-        output, variance = self.output(weights, x, t, label, previous)
-        return predictions.denoised(self.prediction, output, x, self.path.alpha(t), self.path.sigma(t), variance)
+        output, variance = self.output(path, weights, x, t, label, previous)
+        return predictions.denoised(self.prediction, output, x, path.alpha(t), path.sigma(t), variance)
 
 
 class Guidance(NamedTuple):
@@ -96,27 +112,29 @@ def check(asked: Guidance, denoiser: Denoiser, guides: Guides) -> None:
 def guided(denoiser: Denoiser, guides: Guides, asked: Guidance) -> Callable[..., Denoised]:
     """((params, extra, label), x, one t, previous estimate) -> Denoised, with everything that was asked for.
 
-    Each guide pushes the conditional estimate away from its own reference; the pushes add up.
+    Each guide pushes the conditional estimate away from its own reference; the pushes add up. A weaker denoiser is
+    asked on this one's path: on a learned one it is told the level, which both paths have.
     """
 
     def estimate(inputs: Any, x: Float[Array, "N ..."], t: Float[Array, ""], previous: Previous = None) -> Denoised:
         params, extra, label = inputs
-        alpha, sigma, times = denoiser.path.alpha(t), denoiser.path.sigma(t), jnp.full(len(x), t)
+        path = denoiser.schedule.of(params)
+        alpha, sigma, times = path.alpha(t), path.sigma(t), jnp.full(len(x), t)
         within = lambda scale: (  # noqa: E731
             guidance.limited_to_interval(scale, alpha, sigma, *asked.interval) if asked.interval else scale
         )
         conditional, found = _classifier_free(
-            denoiser, params[DENOISER], x, times, label, previous, asked.classifier_free, within
+            partial(denoiser, path, params[DENOISER]), x, times, label, previous, asked.classifier_free, within
         )
         if asked.autoguidance != 1.0:
-            weak = guides.weak(params[WEAK][DENOISER], x, times, label, previous)
+            weak = guides.weak(path, params[WEAK][DENOISER], x, times, label, previous)
             pushed = guidance.autoguidance(conditional, weak, within(asked.autoguidance))
             found = found._replace(
                 x0=found.x0 + pushed.x0 - conditional.x0, eps=found.eps + pushed.eps - conditional.eps
             )
         if asked.classifier:
             # The classifier has seen clean data only: it judges what the denoiser makes of x (Bansal et al. 2023).
-            clean = lambda y: denoiser(params[DENOISER], y, times, label, previous).x0  # noqa: E731
+            clean = lambda y: denoiser(path, params[DENOISER], y, times, label, previous).x0  # noqa: E731
             gradient = guidance.classifier_gradient(lambda y: guides.log_prob(params, extra, clean(y), label), x)
             found = guidance.classifier(found, gradient, alpha, sigma, within(1.0 + asked.classifier) - 1.0)
         if asked.rescale:
@@ -127,17 +145,17 @@ def guided(denoiser: Denoiser, guides: Guides, asked: Guidance) -> Callable[...,
 
 
 def _classifier_free(
-    denoiser: Denoiser, weights: Any, x: Array, t: Array, label: Labels, previous: Previous, scale: float, within: Any
+    ask: Callable[..., Denoised], x: Array, t: Array, label: Labels, previous: Previous, scale: float, within: Any
 ) -> tuple[Denoised, Denoised]:
     """The conditional and the guided estimate, both questions in one batch; scale 1, and 0 everywhere, ask only one."""
     if label is None or scale == 1.0:
-        alone = denoiser(weights, x, t, label, previous)
+        alone = ask(x, t, label, previous)
         return alone, alone
     null = jnp.full(len(x), guidance.NULL)
     if scale == 0.0 and within(scale) is scale:
-        alone = denoiser(weights, x, t, null, previous)
+        alone = ask(x, t, null, previous)
         return alone, alone
     twice = lambda a: None if a is None else jnp.concatenate([a, a])  # noqa: E731
-    both = denoiser(weights, twice(x), twice(t), jnp.concatenate([label, null]), twice(previous))
+    both = ask(twice(x), twice(t), jnp.concatenate([label, null]), twice(previous))
     first, second = (jax.tree.map(lambda a, s=s: a[s : s + len(x)], both) for s in (0, len(x)))
     return first, guidance.classifier_free(first, second, within(scale))

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Key
 from latent import rng
 from latent.diffusion import likelihood, sampling
 from latent.diffusion.denoiser import Guidance, guided
-from latent.diffusion.generation import Generator
-from latent.diffusion.predictions import Denoised
+from latent.diffusion.generation import Choice, Generator
+from latent.diffusion.schedules import Path
 from latent.errors import UserError
 from latent.types import Batch, Extra, LikelihoodFn, Params
 
@@ -48,17 +48,19 @@ def _begin(generator: Generator, dequantise: bool) -> Callable[..., tuple[Array,
     return begin
 
 
-def _times(generator: Generator, steps: int, grid: str) -> Float[Array, "T"]:
-    """The times of a likelihood: a grid without its 0."""
+def _choose(generator: Generator, steps: int, grid: str) -> Choice:
     if steps < 2:
         raise UserError(f"steps={steps} of a likelihood must be at least 2.")
-    return generator.times(generator.choose(steps=steps, grid=grid))[:-1]
+    return generator.choose(steps=steps, grid=grid)
 
 
-def _estimate(generator: Generator) -> Callable[..., Denoised]:
-    """The denoiser alone. Guided it is the model of no density; told an estimate from another noisy copy of x, it would
-    know more of x than the bound allows."""
-    return guided(generator.denoiser, generator.guides, Guidance())
+def _run(generator: Generator, choice: Choice, make: Callable[[Path, Array], sampling.Sampler]) -> Callable[..., Any]:
+    """Compiles make(path, times), over the times of a likelihood: a grid without its 0. It asks the denoiser alone.
+
+    Guided it is the model of no density; told an estimate from another noisy copy of x, it would know more of x than
+    the bound allows."""
+    walk = generator.along(choice, lambda path, times: make(path, times[:-1]))
+    return sampling.runner(lambda inputs: walk(inputs[0]), guided(generator.denoiser, generator.guides, Guidance()))
 
 
 def _bits(log_prob: Float[Array, "B"], z: Float[Array, "B ..."], bin_width: float) -> Float[Array, "B"]:
@@ -71,13 +73,12 @@ def _width(pixels: bool) -> float:
 
 
 def _vlb(generator: Generator, pixels: bool) -> LikelihoodFn:
-    begin, path = _begin(generator, False), generator.denoiser.path
+    begin = _begin(generator, False)
 
     @functools.cache
     def compiled(steps: int, grid: str, quantised: bool) -> Callable[..., likelihood.Bound]:
-        times = _times(generator, steps, grid)
         decoder = likelihood.discretised_gaussian(LEVELS) if quantised else likelihood.gaussian_decoder
-        return sampling.runner(likelihood.vlb(path, times, decoder), _estimate(generator))
+        return _run(generator, _choose(generator, steps, grid), functools.partial(likelihood.vlb, decoder=decoder))
 
     def vlb(
         params: Params,
@@ -99,12 +100,12 @@ def _vlb(generator: Generator, pixels: bool) -> LikelihoodFn:
 
 
 def _ode(generator: Generator, pixels: bool) -> LikelihoodFn:
-    dequantising, plain, path = _begin(generator, True), _begin(generator, False), generator.denoiser.path
+    dequantising, plain = _begin(generator, True), _begin(generator, False)
 
     @functools.cache
     def compiled(steps: int, grid: str, divergence: str) -> Callable[..., Float[Array, "B"]]:
-        times = _times(generator, steps, grid)
-        return sampling.runner(likelihood.ode(path, times, divergence, "heun"), _estimate(generator))
+        make = functools.partial(likelihood.ode, divergence=divergence, method="heun")
+        return _run(generator, _choose(generator, steps, grid), make)
 
     def ode(
         params: Params,

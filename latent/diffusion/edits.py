@@ -64,11 +64,10 @@ def _choose(generator: Generator, mode: str, serving: tuple[str, ...], options: 
 
 def _both_ways(generator: Generator, choice: Choice) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """((params, extra, label), x, keys) -> noise, and the way back."""
-    path, times = generator.denoiser.path, generator.times(choice)
     # Without the config's options for its own sampler: noise that these add could not be walked back.
     make = generator._replace(defaults={**generator.defaults, "options": {}}).make(choice)
-    ways = (editing.upward(make, path, times), editing.downward(make, path, times))
-    return tuple(generator.run(way, choice) for way in ways)
+    ways = (functools.partial(way, make) for way in (editing.upward, editing.downward))
+    return tuple(generator.run(generator.along(choice, way), choice) for way in ways)
 
 
 def _invert(generator: Generator, both_ways: Callable[[Choice], Any]) -> EditFn:
@@ -117,15 +116,20 @@ def _interpolate(generator: Generator, both_ways: Callable[[Choice], Any]) -> Ed
 
 
 def _img2img(generator: Generator) -> EditFn:
-    begin, decode, path = _begin(generator), jax.jit(generator.space.decode), generator.denoiser.path
+    begin, decode = _begin(generator), jax.jit(generator.space.decode)
 
     @functools.cache
     def compiled(choice: Choice, strength: float) -> tuple[Callable[..., Array], Callable[..., Array]]:
-        times = editing.remaining(generator.times(choice), strength)
-        if len(times) == 1:
-            return lambda z, keys: z, lambda inputs, z, keys: z
-        noised = lambda z, keys: schedules.perturb(path, z, sampling.start(keys, z.shape[1:]), times[0])  # noqa: E731
-        return jax.jit(noised), generator.run(generator.make(choice)(path, times), choice)
+        left = functools.partial(editing.remaining, strength=strength)
+        if len(left(jnp.zeros(choice.steps + 1))) == 1:
+            return lambda params, z, keys: z, lambda inputs, z, keys: z
+        make = generator.make(choice)
+        run = generator.run(generator.along(choice, lambda path, times: make(path, left(times))), choice)
+        noising = generator.along(
+            choice, lambda path, times: functools.partial(schedules.perturb, path, t=left(times)[0])
+        )
+        noised = lambda params, z, keys: noising(params)(z, sampling.start(keys, z.shape[1:]))  # noqa: E731
+        return jax.jit(noised), run
 
     def img2img(
         params: Params,
@@ -141,19 +145,19 @@ def _img2img(generator: Generator) -> EditFn:
         (with a first stage its reconstruction), 1 forgets x."""
         noised, run = compiled(generator.choose(**options), strength)
         z, label = begin(params, extra, keys, x, condition)
-        return {"x": decode(params, extra, run((params, extra, label), noised(z, keys), keys))}
+        return {"x": decode(params, extra, run((params, extra, label), noised(params, z, keys), keys))}
 
     return img2img
 
 
 def _inpaint(generator: Generator) -> EditFn:
-    begin, decode, path = _begin(generator), jax.jit(generator.space.decode), generator.denoiser.path
+    begin, decode = _begin(generator), jax.jit(generator.space.decode)
 
     @functools.cache
     def compiled(choice: Choice, resamplings: int) -> Callable[..., Array]:
-        times = generator.times(choice)
-        walk = editing.inpainted(generator.make(choice)(path, times), path, times, resamplings)
-        return generator.run(walk, choice)
+        make = generator.make(choice)
+        filled = lambda path, times: editing.inpainted(make(path, times), path, times, resamplings)  # noqa: E731
+        return generator.run(generator.along(choice, filled), choice)
 
     def inpaint(
         params: Params,

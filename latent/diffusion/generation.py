@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 from latent import config, rng
 from latent.diffusion import grids, sampling
 from latent.diffusion.denoiser import Denoiser, Guidance, Guides, check, guided
-from latent.diffusion.schedules import prior_scale
+from latent.diffusion.schedules import Path, prior_scale
 from latent.diffusion.spaces import Space
 from latent.errors import UserError
 from latent.types import Extra, Params
@@ -59,9 +59,18 @@ class Generator(NamedTuple):
         check(guidance, self.denoiser, self.guides)
         return Choice(chosen["sampler"], chosen["steps"], chosen["grid"], guidance)
 
-    def times(self, choice: Choice) -> Float[Array, "T"]:
-        """The times that the choice visits."""
-        return grids.find(choice.grid, "--grid")(self.denoiser.path, choice.steps)
+    def times(self, choice: Choice, path: Path) -> Float[Array, "T"]:
+        """The times of the path that the choice visits."""
+        return grids.find(choice.grid, "--grid")(path, choice.steps)
+
+    def along(self, choice: Choice, make: Callable[[Path, Float[Array, "T"]], Any]) -> Callable[[Params], Any]:
+        """params -> make(path, times): made once for all parameters where the path has none, else anew in whatever is
+        compiled, as a function of them."""
+        schedule, made = self.denoiser.schedule, lambda path: make(path, self.times(choice, path))
+        if schedule.init is not None:
+            return lambda params: made(schedule.of(params))
+        once = made(schedule.at(None))
+        return lambda params: once
 
     def make(self, choice: Choice) -> Callable[..., sampling.Sampler]:
         """(path, times) -> the sampler of the choice; the config's options go with the config's own sampler."""
@@ -69,10 +78,11 @@ class Generator(NamedTuple):
         options = self.defaults["options"] if choice.sampler == self.defaults["sampler"] else {}
         return functools.partial(make, **options)
 
-    def run(self, sampler: sampling.Sampler, choice: Choice) -> Callable[..., Any]:
-        """Compiles ((params, extra, label), start, keys) -> what the sampler gives."""
-        sampler = sampling.self_conditioned(sampler) if self.denoiser.self_conditioning else sampler
-        return sampling.runner(sampler, guided(self.denoiser, self.guides, choice.guidance))
+    def run(self, walk: Callable[[Params], sampling.Sampler], choice: Choice) -> Callable[..., Any]:
+        """Compiles ((params, extra, label), start, keys) -> what the sampler at these parameters gives."""
+        conditioned = sampling.self_conditioned if self.denoiser.self_conditioning else lambda sampler: sampler
+        estimate = guided(self.denoiser, self.guides, choice.guidance)
+        return sampling.runner(lambda inputs: conditioned(walk(inputs[0])), estimate)
 
 
 def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
@@ -82,18 +92,19 @@ def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
 
     @functools.cache
     def compiled(choice: Choice, trajectory: bool) -> Callable[..., Array]:
-        path, times = generator.denoiser.path, generator.times(choice)
-        walk = generator.make(choice)(path, times)
-        run = generator.run(sampling.recording(walk) if trajectory else walk, choice)
-        decode, scale = jax.jit(space.decode), prior_scale(path, times[0])
+        make = generator.make(choice)
+        recorded = lambda path, times: sampling.recording(make(path, times))  # noqa: E731
+        run = generator.run(generator.along(choice, recorded if trajectory else make), choice)
+        scale = generator.along(choice, lambda path, times: prior_scale(path, times[0]))
+        decode = jax.jit(space.decode)
 
         @jax.jit
-        def start(keys: Key[Array, "N"], label: Int[Array, "N"] | None) -> tuple[Array, Any]:
+        def start(params: Params, keys: Key[Array, "N"], label: Int[Array, "N"] | None) -> tuple[Array, Any]:
             label = rng.classes(keys, classes) if classes and label is None else label
-            return sampling.start(keys, space.shape, scale), label
+            return sampling.start(keys, space.shape, scale(params)), label
 
         def draw(params: Params, extra: Extra, keys: Key[Array, "N"], label: Any) -> Array:
-            x, label = start(keys, label)
+            x, label = start(params, keys, label)
             z = run((params, extra, label), x, keys)
             if not trajectory:
                 return decode(params, extra, z)

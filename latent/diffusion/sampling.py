@@ -70,35 +70,44 @@ def snr_ratio(grid: Levels) -> Float[Array, "S"]:
 
 
 def runner(
-    sampler: Sampler, denoise: Callable[[Any, Array, Array], Denoised], scan: bool | None = None
+    sampler: Sampler | Callable[[Any], Sampler],
+    denoise: Callable[[Any, Array, Array], Denoised],
+    scan: bool | None = None,
 ) -> Callable[[Any, Array, Key[Array, "N"]], Any]:
     """Compiles (inputs, x [N, ...], keys [N]) -> sample; keep it, a second call with equal shapes compiles nothing.
 
-    `denoise(inputs, x, t)` gets whatever arrays it needs (parameters, labels) through the pytree `inputs`. With `scan`
-    the steps are one compiled loop; without, every step is dispatched by itself, which nets with convolutions need on
-    CPU: XLA runs convolutions inside loops an order of magnitude slower there, and written out they take minutes to
-    compile. None: whichever suits the backend and the net (`loops.rollable`). Where it does not scan it is not to be
-    called under `jit`, which would write all steps out. x is drawn by the caller: `start` for samples, a noised input
-    for editing.
+    `denoise(inputs, x, t)` gets whatever arrays it needs (parameters, labels) through the pytree `inputs`; a sampler
+    whose path depends on them is given as a function of them. With `scan` the steps are one compiled loop; without,
+    every step is dispatched by itself, which nets with convolutions need on CPU: XLA runs convolutions inside loops an
+    order of magnitude slower there, and written out they take minutes to compile. None: whichever suits the backend and
+    the net (`loops.rollable`). Where it does not scan it is not to be called under `jit`, which would write all steps
+    out. x is drawn by the caller: `start` for samples, a noised input for editing.
     """
+    of = (lambda inputs: sampler) if isinstance(sampler, Sampler) else sampler
 
-    def step(inputs: Any, carry: Carry, i: Array, keys: Key[Array, "N"], like: Array) -> Carry:
+    def step(walk: Sampler, inputs: Any, carry: Carry, i: Array, keys: Key[Array, "N"], like: Array) -> Carry:
         noise = _noise(keys, i, like)
-        return sampler.step(lambda *where: denoise(inputs, *where), carry, i, noise)
+        return walk.step(lambda *where: denoise(inputs, *where), carry, i, noise)
 
     @jax.jit
     def scanned(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
-        like = jax.tree.leaves(x)[0]
-        body = lambda carry, i: (step(inputs, carry, i, keys, like), None)  # noqa: E731
-        return sampler.finish(lax.scan(body, sampler.init(x), jnp.arange(sampler.num_steps))[0])
+        walk, like = of(inputs), jax.tree.leaves(x)[0]
+        body = lambda carry, i: (step(walk, inputs, carry, i, keys, like), None)  # noqa: E731
+        return walk.finish(lax.scan(body, walk.init(x), jnp.arange(walk.num_steps))[0])
 
-    begin, single, finish = jax.jit(sampler.init), jax.jit(step), jax.jit(sampler.finish)
+    @jax.jit
+    def begin(inputs: Any, x: Any) -> tuple[Carry, Array]:
+        walk = of(inputs)
+        return walk.init(x), jnp.arange(walk.num_steps)
+
+    single = jax.jit(lambda inputs, *where: step(of(inputs), inputs, *where))
+    finish = jax.jit(lambda inputs, carry: of(inputs).finish(carry))
 
     def stepped(inputs: Any, x: Any, keys: Key[Array, "N"]) -> Any:
-        carry, like = begin(x), jax.tree.leaves(x)[0]
-        for i in range(sampler.num_steps):
+        (carry, steps), like = begin(inputs, x), jax.tree.leaves(x)[0]
+        for i in range(len(steps)):
             carry = single(inputs, carry, jnp.asarray(i), keys, like)
-        return finish(carry)
+        return finish(inputs, carry)
 
     if scan is not None:
         return scanned if scan else stepped

@@ -1,8 +1,8 @@
 """Paths from data to noise: x_t = alpha(t) x0 + sigma(t) eps with eps ~ N(0, I), t = 0 data, t = 1 noise.
 
 A `Path` is a handful of pure functions of t; everything else in this package is written in terms of them and never
-asks which schedule it is. On every path but a learned one t = 0 is the data itself (alpha = 1, sigma = 0), so "the last
-step ends at time 0" needs no special case. Knows nothing of nets, losses or samplers.
+asks which schedule it is. On every path t = 0 is the data itself (alpha = 1, sigma = 0), so "the last step ends at time
+0" needs no special case. Knows nothing of nets, losses or samplers.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Path(NamedTuple):
     `min_time` is the earliest time at which a net is asked anything: 1 / T on a table of T steps.
     `num_timesteps` is T where a discrete table defines the path at t = 1/T, 2/T, ..., 1, else None.
     `zero_terminal_snr` says that alpha(1) = 0: pure noise at the end, where x0 cannot be had from eps.
+    `clock` is what a net is told of t: t itself, on a learned path where between its ends log-SNR is, so that what the
+    net has learned holds when the path has moved.
     """
 
     alpha: Callable[[Time], Time]
@@ -40,6 +42,7 @@ class Path(NamedTuple):
     min_time: float
     num_timesteps: int | None = None
     zero_terminal_snr: bool = False
+    clock: Callable[[Time], Time] = lambda t: t
 
 
 def expand(level: Float[Array, "*B"], x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -269,7 +272,7 @@ SCHEDULES: dict[str, Callable[..., Path]] = {
     "edm": edm,
     "rectified_flow": rectified_flow,
 }
-"""Schedules without parameters, by name: options -> Path. The learned one is `learned(params)`."""
+"""Schedules without parameters, by name: options -> Path. With the learned one: `paths.SCHEDULES`."""
 
 
 def _count(num_timesteps: int) -> int:

@@ -93,6 +93,10 @@ has examples (after Kingma et al. 2021, arXiv 2107.00630, appendix I.1, with an 
 one)."""
 
 
+UNIFORM = ("uniform", "low_discrepancy")
+"""Laws whose every time is as likely as any other."""
+
+
 def _positive(std: Real) -> None:
     if not (std > 0 and math.isfinite(std)):
         raise UserError(f"std={std} must be positive.")

@@ -19,6 +19,7 @@ from latent.diffusion import (
     edits,
     generation,
     learned_variance,
+    paths,
     predictions,
     schedules,
     spaces,
@@ -27,6 +28,7 @@ from latent.diffusion import (
 )
 from latent.diffusion.denoiser import CLASSIFIER, DENOISER, WEAK, Denoiser, Guides
 from latent.diffusion.guidance import drop
+from latent.diffusion.paths import PATH
 from latent.errors import UserError, unknown_name
 from latent.types import Batch, Context, DataSpec, Extra, Loss, Model, Params, Player
 
@@ -57,9 +59,11 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     denoiser = _denoiser(section, space, spec)
     guides = Guides(_weak(section, space, spec), _classifier(section, space, spec))
     labelled = denoiser.conditional or guides.log_prob is not None
-    path, prediction = denoiser.path, denoiser.prediction
+    schedule, prediction = denoiser.schedule, denoiser.prediction
     law = _made(times.TIMES, section.times, "model.times")
     weighting = _named(weightings.WEIGHTINGS, section.weighting.name, "model.weighting.name")
+    if schedule.init is not None:
+        _check_learned(section)
     weighting_options = section.weighting.options.plain()
     classes = spec.num_classes if labelled else 0
     generator = generation.Generator(denoiser, guides, space, classes, section.sampling.plain())
@@ -67,39 +71,47 @@ def build(section: config.Section, spec: DataSpec) -> Model:
 
     def init(key: Key[Array, ""], batch: Batch) -> tuple[Params, Extra]:
         params, extra = space.init(jax.random.fold_in(key, 1), batch)
-        params[DENOISER] = _weights(denoiser, space, key)
+        params |= _params(denoiser, space, key)
         if guides.weak is not None:
-            params[WEAK], extra[WEAK] = {DENOISER: _weights(guides.weak, space, key)}, {}
+            params[WEAK], extra[WEAK] = _params(guides.weak, space, key), {}
         if guides.log_prob is not None:
             params[CLASSIFIER], extra[CLASSIFIER] = _other(section, CLASSIFIER, spec).init(key, batch)
         return params, extra
 
+    def judged(
+        path: schedules.Path, weights: Any, t: Float[Array, "B"], data: Any
+    ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+        """The weighted squared error of the net's output, averaged over z; the plain one, and the bits of a step."""
+        z, eps, label, coin = data
+        x = schedules.perturb(path, z, eps, t)
+        previous = None
+        if coin is not None:
+            told = jax.lax.stop_gradient(denoiser(path, weights, x, t, label).x0)
+            previous = jnp.where(schedules.expand(coin.astype(z.dtype), z) > 0, told, 0.0)
+        target = predictions.target(prediction, z, eps, path.alpha(t), path.sigma(t))
+        output, variance = denoiser.output(path, weights, x, t, label, previous)
+        plain = jnp.mean(((output - target) ** 2).reshape(len(z), -1), axis=1)
+        found = {"error": plain}
+        if variance is not None:
+            estimate = predictions.denoised(prediction, output, x, path.alpha(t), path.sigma(t), variance)
+            found["step_bits"] = learned_variance.step_bits(path, z, eps, estimate, t)
+        return weighting(path, prediction, t, **weighting_options) * plain, found
+
     def errors(
         params: Params, extra: Extra, batch: Batch, context: Context, label: Any
     ) -> dict[str, Float[Array, "B"]]:
-        """The weighted and the plain squared error of the net's output, averaged over z, and the bits of a step."""
+        """`judged` of the batch, each example noised to a time of its own."""
         keys = context.keys
         if "codes" in batch:
             z = space.from_codes(batch["codes"], keys("posterior"))
         else:
             z = jax.lax.stop_gradient(space.encode(params, extra, batch["x"], keys("posterior")))
-        size = len(context.gather(batch["position"]))
+        path, size = schedule.of(params), len(context.gather(batch["position"]))
         t = law.draw(path, keys("time"), batch["position"], size)
         eps = jax.vmap(lambda key: jax.random.normal(key, space.shape))(keys("noise"))
-        x = schedules.perturb(path, z, eps, t)
-        previous = None
-        if denoiser.self_conditioning:
-            told = jax.lax.stop_gradient(denoiser(params[DENOISER], x, t, label).x0)
-            coin = jax.vmap(jax.random.bernoulli)(keys("self_conditioning"))
-            previous = jnp.where(schedules.expand(coin.astype(z.dtype), z) > 0, told, 0.0)
-        target = predictions.target(prediction, z, eps, path.alpha(t), path.sigma(t))
-        output, variance = denoiser.output(params[DENOISER], x, t, label, previous)
-        plain = jnp.mean(((output - target) ** 2).reshape(len(z), -1), axis=1)
-        found = {"weighted_error": weighting(path, prediction, t, **weighting_options) * plain, "error": plain}
-        if variance is not None:
-            estimate = predictions.denoised(prediction, output, x, path.alpha(t), path.sigma(t), variance)
-            found["step_bits"] = learned_variance.step_bits(path, z, eps, estimate, t)
-        return found
+        coin = jax.vmap(jax.random.bernoulli)(keys("self_conditioning")) if denoiser.self_conditioning else None
+        weighted, found = schedule.errors(judged, path, params[DENOISER], t, (z, eps, label, coin))
+        return {"weighted_error": weighted, **found}
 
     def loss(params: Params, extra: Extra, batch: Batch, context: Context) -> Loss:
         label = None
@@ -109,7 +121,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         objective = found["weighted_error"]
         if denoiser.learns_variance:
             # lambda L_vlb with lambda = 0.001 and L_vlb = T E_t[L_t] (section 3.4, and the published code's bits).
-            objective = objective + 1e-3 * path.num_timesteps * found["step_bits"]
+            objective = objective + 1e-3 * schedule.at(None).num_timesteps * found["step_bits"]
         return Loss(jnp.mean(objective), found, extra)
 
     def terms(params: Params, extra: Extra, batch: Batch, context: Context) -> dict[str, Float[Array, "B"]]:
@@ -117,7 +129,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
 
     return Model(
         init=init,
-        players=(Player(DENOISER, (DENOISER,), loss),),
+        players=(Player(DENOISER, (DENOISER,) if schedule.init is None else (DENOISER, PATH), loss),),
         terms=terms,
         sample=generation.sampler(generator),
         likelihoods=densities.likelihoods(generator, spec.support, bool(section.first_stage)),
@@ -139,7 +151,8 @@ def _space(section: config.Section, spec: DataSpec) -> spaces.Space:
 def _denoiser(section: config.Section, space: spaces.Space, spec: DataSpec) -> Denoiser:
     if section.conditional and not spec.num_classes:
         raise UserError(f"model.conditional=True needs classes, which data.name={spec.name!r} has not.")
-    path = _made(schedules.SCHEDULES, section.schedule, "model.schedule")
+    schedule = _made(paths.SCHEDULES, section.schedule, "model.schedule")
+    path = schedule.at(None)  # for what is true of it whatever its parameters
     if section.learned_variance and path.num_timesteps is None:
         raise UserError(
             f"model.learned_variance=True needs a schedule of discrete steps, which {section.schedule.name!r} has not."
@@ -151,7 +164,7 @@ def _denoiser(section: config.Section, space: spaces.Space, spec: DataSpec) -> D
             spec.num_classes if section.conditional else 0,
             outputs=1 + section.learned_variance,
         ),
-        path=path,
+        schedule=schedule,
         prediction=predictions.find(section.prediction, path, "model.prediction"),
         conditional=section.conditional,
         self_conditioning=section.net.self_conditioning,
@@ -159,9 +172,24 @@ def _denoiser(section: config.Section, space: spaces.Space, spec: DataSpec) -> D
     )
 
 
-def _weights(denoiser: Denoiser, space: spaces.Space, key: Key[Array, ""]) -> Any:
+def _check_learned(section: config.Section) -> None:
+    """Raises UserError where the loss is not the bound, on which alone a path's interior has no say on average: any
+    other loss would lead the path to where it is small."""
+    weighting, law = section.weighting.name, section.times.name
+    if weighting != "elbo":
+        raise UserError(f"model.weighting.name={weighting!r} trains no model.schedule.name='learned'. Allowed: elbo.")
+    if law not in times.UNIFORM:
+        allowed = ", ".join(times.UNIFORM)
+        raise UserError(f"model.times.name={law!r} trains no model.schedule.name='learned'. Allowed: {allowed}.")
+
+
+def _params(denoiser: Denoiser, space: spaces.Space, key: Key[Array, ""]) -> Params:
+    """What is trained of a denoiser: the weights of its net, and its path's parameters where it has some."""
     label = jnp.zeros(1, jnp.int32) if denoiser.conditional else None
-    return denoiser.net.init(key, jnp.zeros((1, *space.shape)), jnp.ones(1), label)["params"]
+    params = {DENOISER: denoiser.net.init(key, jnp.zeros((1, *space.shape)), jnp.ones(1), label)["params"]}
+    if denoiser.schedule.init is not None:
+        params[PATH] = denoiser.schedule.init(jax.random.fold_in(key, 2))
+    return params
 
 
 def _other(section: config.Section, name: str, spec: DataSpec) -> Model:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from latent import rng
-from latent.diffusion import densities, predictions, schedules, spaces
+from latent.diffusion import densities, paths, predictions, schedules, spaces
 from latent.diffusion.denoiser import Denoiser, Guides
 from latent.diffusion.generation import Generator
 from latent.diffusion.predictions import PREDICTIONS
@@ -41,7 +41,7 @@ class ExactNet:
 
 
 def generator(net, shape, support):
-    denoiser = Denoiser(net, PATH, PREDICTIONS["v"], True, True, False)  # conditional and self-conditioned
+    denoiser = Denoiser(net, paths.fixed(PATH), PREDICTIONS["v"], True, True, False)  # conditional and self-conditioned
     spec = DataSpec("toy", shape, 3, 64, np.zeros(shape, np.float32), support)
     return Generator(denoiser, Guides(), spaces.pixels(spec), 3, DEFAULTS)
 

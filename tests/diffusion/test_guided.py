@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent.diffusion import guidance, learned_variance, predictions, schedules
+from latent.diffusion import guidance, learned_variance, paths, predictions, schedules
 from latent.diffusion.denoiser import Denoiser, Guidance, Guides, check, guided
 from latent.diffusion.predictions import PREDICTIONS
 from latent.errors import UserError
@@ -39,7 +39,7 @@ class ExactNet:
 
 
 def exact_denoiser(mixture):
-    return Denoiser(ExactNet(mixture), PATH, PREDICTIONS["v"], True, False, False)
+    return Denoiser(ExactNet(mixture), paths.fixed(PATH), PREDICTIONS["v"], True, False, False)
 
 
 def log_prob(params, extra, z, label):
@@ -57,7 +57,7 @@ def ask(**options):
 
 
 def alone(denoiser, label):
-    return jax.jit(lambda: denoiser({}, X, jnp.full(5, T), label))()
+    return jax.jit(lambda: denoiser(PATH, {}, X, jnp.full(5, T), label))()
 
 
 def test_the_defaults_are_the_conditional_denoiser():
@@ -68,7 +68,7 @@ def test_every_push_is_from_its_own_reference_and_they_add_up():
     conditional, free = alone(STRONG, LABEL), alone(STRONG, jnp.full(5, guidance.NULL))
     weak = alone(GUIDES.weak, LABEL)
     alpha, sigma = PATH.alpha(T), PATH.sigma(T)
-    gradient = jax.grad(lambda x: log_prob({}, {}, STRONG({}, x, jnp.full(5, T), LABEL).x0, LABEL).sum())(X)
+    gradient = jax.grad(lambda x: log_prob({}, {}, STRONG(PATH, {}, x, jnp.full(5, T), LABEL).x0, LABEL).sum())(X)
     pushes = {
         "classifier_free": (3.0, 2.0 * (conditional.x0 - free.x0)),
         "autoguidance": (1.5, 0.5 * (conditional.x0 - weak.x0)),

@@ -25,8 +25,7 @@ def test_a_path_leads_from_data_to_noise(name):
     assert np.isfinite(alpha).all() and np.isfinite(sigma).all() and np.isfinite(level[1:-1]).all()
     np.testing.assert_allclose(level[1:-1], 2 * np.log(alpha[1:-1] / sigma[1:-1]), rtol=1e-4, atol=1e-4)
     assert (alpha[-1] == 0) == path.zero_terminal_snr
-    if name != "learned":
-        assert alpha[0] == 1 and sigma[0] == 0 and level[0] == np.inf
+    assert alpha[0] == 1 and sigma[0] == 0 and level[0] == np.inf
     assert 0 < path.min_time < 1
 
 
@@ -111,9 +110,9 @@ def test_the_variance_exploding_path_has_the_range_it_is_given():
 
 
 def test_the_learned_path_gives_gradients_to_its_parameters():
-    params = learned_schedule.init(jax.random.key(0), hidden=8, log_snr_max=9.0, log_snr_min=-4.0)
-    path = learned_schedule.learned(params)
-    np.testing.assert_allclose(path.log_snr(jnp.asarray([0.0, 1.0])), [9.0, -4.0], rtol=1e-5)
+    params = learned_schedule.init(jax.random.key(0), hidden=8)
+    path = learned_schedule.learned(params, log_snr_max=9.0, log_snr_min=-4.0)
+    np.testing.assert_allclose(path.log_snr(jnp.asarray([path.min_time, 1.0])), [9.0, -4.0], rtol=1e-5)
 
     def inverse(params):
         return learned_schedule.learned(params).time(jnp.asarray(1.0))
