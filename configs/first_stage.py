@@ -11,7 +11,7 @@ from latent.config import choose
 
 
 def digits() -> ConfigDict:
-    """The first stage of latent diffusion: 8x8 digits to 4x4x2 and back (f2).
+    """The first stage of latent diffusion, Rombach et al. 2022 (arXiv 2112.10752): 8x8 digits to 4x4x2 and back (f2).
 
     Absolute error, a perceptual distance on our LeNet, and a patch critic from step 1000 on with the adaptive weight.
     Expected: active_units 32 +- 1, reconstruction_mse 0.0016 +- 0.0002.
@@ -42,7 +42,7 @@ def digits() -> ConfigDict:
 def mnist() -> ConfigDict:
     """`digits` for MNIST: 28x28 to 7x7x4 and back (f4).
 
-    Not measured yet. Cost: not measured.
+    Paper: as `digits`. Not measured yet. Cost: not measured.
     python -m experiments.train --config=configs/first_stage.py:mnist --workdir=runs/first_stage_mnist
     """
     config = digits()
@@ -60,8 +60,8 @@ def mnist() -> ConfigDict:
 def emoji() -> ConfigDict:
     """`digits` in colour: emoji of 32x32 to 8x8x4 and back (f4).
 
-    Without a perceptual distance: no features of colour images ship. Not measured yet.
-    Cost: not measured.
+    Without a perceptual distance: no features of colour images ship.
+    Paper: as `digits`. Not measured yet. Cost: not measured.
     python -m experiments.train --config=configs/first_stage.py:emoji --workdir=runs/first_stage_emoji
     """
     config = digits()
@@ -76,7 +76,22 @@ def emoji() -> ConfigDict:
     return config
 
 
-VARIANTS = {function.__name__: function for function in (digits, mnist, emoji)}
+def tiny() -> ConfigDict:
+    """Four steps of `digits` on four channels, the critic from the second step on: for tests."""
+    config = digits()
+    config.model.net.channels = (4, 4)
+    config.model.critic.start = 1
+    config.model.critic.net.channels = (4,)
+    config.train.steps = 4
+    config.train.batch_size = 16
+    config.optimizer.autoencoder.schedule.warmup_steps = 1
+    config.eval.every = config.checkpoint.every = config.log.every = 2
+    config.log.images = 4
+    config.log.wandb = "disabled"
+    return config
+
+
+VARIANTS = {function.__name__: function for function in (digits, mnist, emoji, tiny)}
 
 
 def get_config(variant: str = "digits") -> ConfigDict:

@@ -24,8 +24,8 @@ CONFIGS = sorted(
 )
 
 
-# A U-net of four levels, by far the longest to compile; and the family of configs/autoencoder.py once more.
-SLOW = {"configs/diffusion_gpu.py:tiny", "configs/disentanglement.py:tiny"}
+# A U-net of four levels, by far the longest to compile; and the family of configs/autoencoder.py twice more.
+SLOW = {"configs/diffusion_gpu.py:tiny", "configs/disentanglement.py:tiny", "configs/first_stage.py:tiny"}
 # In the quick suite one of a family; --all runs the others too.
 QUICK = {path for path in CONFIGS if path.endswith(":tiny")} - SLOW
 PARAMETERS = [pytest.param(path, marks=() if path in QUICK else pytest.mark.slow) for path in CONFIGS]
