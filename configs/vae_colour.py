@@ -25,10 +25,14 @@ def _colour() -> ConfigDict:
 
 
 def emoji() -> ConfigDict:
-    """Emoji in colour at 32x32, two art styles, split by emoji. Not measured yet.
+    """Emoji in colour at 32x32, two art styles, split by emoji.
 
-    Paper: none; bits of these pictures, comparable with each other only.
-    Cost: not measured.
+    Paper: none; bits of these pictures, comparable with each other only. 6,000 training images are few: the bound on
+    held-out emoji is best after 2,000 steps (--step=best: -8799 +- 91 nats, 4.13 bits a value) and falls from there,
+    while reconstructions still gain.
+    Expected: elbo -9127 +- 310 nats, kl 203 +- 3, bits_per_dim 4.29 +- 0.15, active_units 64 +- 1,
+    reconstruction_mse 0.0131 +- 0.0011.
+    Cost: 25 minutes on 2 CPU cores (without AVX-512).
     python -m experiments.train --config=configs/vae_colour.py:emoji --workdir=runs/emoji
     """
     config = _colour()
