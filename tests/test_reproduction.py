@@ -129,7 +129,7 @@ def test_runs_are_trained_and_measured_once(tmp_path, monkeypatch):
 
 def test_seeds_and_hparams_are_one_population_whose_examples_are_paired(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    beta = Training("beta", "configs/vae.py:tiny", {"hparams.autoencoder.beta": 4.0})
+    beta = Training("beta", "configs/vae.py:tiny", {**QUIET, "hparams.autoencoder.beta": 4.0})
     paper = TINY._replace(
         trainings=(TINY.trainings[0], beta, TINY.trainings[1]),
         rows=(Row("vae", ("first",)), Row("beta", ("beta",))),
