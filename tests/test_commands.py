@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latent.data import dataset
 from latent.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -223,6 +224,7 @@ def test_evaluate_prints_and_records_with_passports(run_directory):
     elbo = next(row for row in recorded if row["name"] == "elbo" and row["protocol"]["split"] == "test")
     assert elbo["standard_error"] > 0 and elbo["unit"] == "nats"
     assert {"data", "data_sha256", "split", "N", "preprocessing", "weights", "samples"} <= elbo["protocol"].keys()
+    assert elbo["protocol"]["data_sha256"] == dataset.load("digits").digests["test"]
     assert {"seed", "step", "config_sha256", "commit"} <= elbo["provenance"].keys()
     assert any(row["protocol"]["split"] == "validation" for row in recorded), "the loop's own numbers stay"
 
