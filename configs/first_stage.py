@@ -39,20 +39,26 @@ def digits() -> ConfigDict:
     return config
 
 
+def _four_times_smaller() -> ConfigDict:
+    """Two halvings to four channels (f4)."""
+    config = digits()
+    config.model.latent_dim = 4
+    config.model.net.channels = (16, 32, 64)
+    config.model.critic.net.channels = (32, 64)
+    return config
+
+
 def mnist() -> ConfigDict:
     """`digits` for MNIST: 28x28 to 7x7x4 and back (f4).
 
     Paper: as `digits`. Not measured yet. Cost: not measured.
     python -m experiments.train --config=configs/first_stage.py:mnist --workdir=runs/first_stage_mnist
     """
-    config = digits()
+    config = _four_times_smaller()
     config.data.name = "mnist"
     base.judge_samples(config, "lenet_mnist", 2000)
-    config.model.latent_dim = 4
     config.model.perceptual = "lenet_mnist"
-    config.model.net.channels = (16, 32, 64)
     config.model.critic.start = 1500
-    config.model.critic.net.channels = (32, 64)
     config.train.steps = 3000
     return config
 
@@ -64,14 +70,11 @@ def emoji() -> ConfigDict:
     Paper: as `digits`. Not measured yet. Cost: not measured.
     python -m experiments.train --config=configs/first_stage.py:emoji --workdir=runs/first_stage_emoji
     """
-    config = digits()
+    config = _four_times_smaller()
     config.data.name = "emoji"
     config.data.resize = 32
-    config.model.latent_dim = 4
     config.model.perceptual = ""
-    config.model.net.channels = (16, 32, 64)
     config.model.critic.start = 2000
-    config.model.critic.net.channels = (32, 64)
     config.train.steps = 5000
     return config
 

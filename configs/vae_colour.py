@@ -32,13 +32,13 @@ def emoji() -> ConfigDict:
     while reconstructions still gain.
     Expected: elbo -9127 +- 310 nats, kl 203 +- 3, bits_per_dim 4.29 +- 0.15, active_units 64 +- 1,
     reconstruction_mse 0.0131 +- 0.0011.
-    Cost: 25 minutes on 2 CPU cores (without AVX-512).
+    Cost: 39 minutes on 2 CPU cores without AVX-512, other work beside it.
     python -m experiments.train --config=configs/vae_colour.py:emoji --workdir=runs/emoji
     """
     config = _colour()
     config.data.name = "emoji"
     config.data.resize = 32
-    config.model.likelihood = "discretised_logistic"  # the mixture takes three times as long on a CPU
+    config.model.likelihood = "discretised_logistic"  # a mixture asks much more of a CPU
     config.train.steps = 6000
     return config
 

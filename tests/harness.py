@@ -14,6 +14,12 @@ from latent.optim import Average, Optimizer
 from latent.step import Recipe, build_dispatch, cycle_length, init_state
 from tests import toys
 
+QUIET = {"eval.metrics": (), "eval.every": 0, "checkpoint.best_metric": "", "log.images": 0}
+"""Overrides of a config whose run is asked neither for numbers nor for pictures."""
+
+QUIET_FLAGS = [f"--config.{key}={value}" for key, value in QUIET.items()]
+"""The same on a command line."""
+
 
 def recipe(model, transform=None, learning_rate_schedule=lambda step: 1.0, microbatches=1, averages=()):
     """SGD by default: Adam would hide a gradient that is wrong by a constant factor."""

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.harness import QUIET_FLAGS
 from tests.test_commands import run_all
 
-QUIET = ["--config.train.steps=2", "--config.eval.metrics=()", "--config.eval.every=0", "--config.log.images=0"]
-QUIET.append("--config.checkpoint.best_metric=")
+QUIET = [*QUIET_FLAGS, "--config.train.steps=2"]
 DDPM = ["--config=configs/latent_ddpm.py:tiny", *QUIET, "--config.model.net.self_conditioning=False"]
 VECTORS = ["--config.model.net.name=residual_mlp"]
 

@@ -27,8 +27,7 @@ from tests import harness, toys
 from tests.harness import digests, lines, states
 
 ROOT = Path(__file__).parent.parent
-QUIET = {"log.images": 0, "log.wandb": "disabled", "eval.metrics": (), "eval.every": 0, "checkpoint.best_metric": ""}
-QUIET |= {"parallel.devices": 2}
+QUIET = harness.QUIET | {"log.wandb": "disabled", "parallel.devices": 2}
 VAE = "configs/vae.py:tiny"
 
 

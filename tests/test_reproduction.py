@@ -13,10 +13,10 @@ from latent import config, evaluate, reproduction
 from latent.errors import UserError
 from latent.reproduction import Paper, Row, Training
 from latent.tables import paper_plots, papers
+from tests.harness import QUIET
 
 ROOT = Path(__file__).parent.parent
 SLUGS = reproduce.slugs()
-QUIET = {"eval.metrics": (), "eval.every": 0, "checkpoint.best_metric": "", "log.images": 0}
 LATENTS = {"model.net.name": "residual_mlp", "model.net.self_conditioning": False}
 TINY = Paper(
     title="tiny",

@@ -7,6 +7,8 @@ stage's latents are normalised with the statistics it handed over; there is no s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -59,12 +61,12 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     denoiser = _denoiser(section, space, spec)
     guides = Guides(_weak(section, space, spec), _classifier(section, space, spec))
     labelled = denoiser.conditional or guides.log_prob is not None
-    schedule, prediction = denoiser.schedule, denoiser.prediction
+    schedule = denoiser.schedule
     law = _made(times.TIMES, section.times, "model.times")
     weighting = _named(weightings.WEIGHTINGS, section.weighting.name, "model.weighting.name")
+    judged = partial(_judged, denoiser, partial(weighting, **section.weighting.options.plain()))
     if schedule.init is not None:
         _check_learned(section)
-    weighting_options = section.weighting.options.plain()
     classes = spec.num_classes if labelled else 0
     generator = generation.Generator(denoiser, guides, space, classes, section.sampling.plain())
     loads = tuple(name for name in first_stage.COMPONENTS if section[name])
@@ -78,29 +80,10 @@ def build(section: config.Section, spec: DataSpec) -> Model:
             params[CLASSIFIER], extra[CLASSIFIER] = _other(section, CLASSIFIER, spec).init(key, batch)
         return params, extra
 
-    def judged(
-        path: schedules.Path, weights: Any, t: Float[Array, "B"], data: Any
-    ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
-        """The weighted squared error of the net's output, averaged over z; the plain one, and the bits of a step."""
-        z, eps, label, coin = data
-        x = schedules.perturb(path, z, eps, t)
-        previous = None
-        if coin is not None:
-            told = jax.lax.stop_gradient(denoiser(path, weights, x, t, label).x0)
-            previous = jnp.where(schedules.expand(coin.astype(z.dtype), z) > 0, told, 0.0)
-        target = predictions.target(prediction, z, eps, path.alpha(t), path.sigma(t))
-        output, variance = denoiser.output(path, weights, x, t, label, previous)
-        plain = jnp.mean(((output - target) ** 2).reshape(len(z), -1), axis=1)
-        found = {"error": plain}
-        if variance is not None:
-            estimate = predictions.denoised(prediction, output, x, path.alpha(t), path.sigma(t), variance)
-            found["step_bits"] = learned_variance.step_bits(path, z, eps, estimate, t)
-        return weighting(path, prediction, t, **weighting_options) * plain, found
-
     def errors(
         params: Params, extra: Extra, batch: Batch, context: Context, label: Any
     ) -> dict[str, Float[Array, "B"]]:
-        """`judged` of the batch, each example noised to a time of its own."""
+        """`_judged` of the batch, each example noised to a time of its own."""
         keys = context.keys
         if "codes" in batch:
             z = space.from_codes(batch["codes"], keys("posterior"))
@@ -139,6 +122,35 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         codes=space.codes,
         loads=loads,
     )
+
+
+def _judged(
+    denoiser: Denoiser,
+    weighting: Callable[..., Float[Array, "B"]],
+    path: schedules.Path,
+    weights: Any,
+    t: Float[Array, "B"],
+    data: Any,
+) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+    """The weighted squared error of the net's output, averaged over z; the plain one, and the bits of a step.
+
+    `data` is (z, its noise, labels, where the net is told its own first estimate); the last two may be None.
+    """
+    z, eps, label, coin = data
+    x = schedules.perturb(path, z, eps, t)
+    previous = None
+    if coin is not None:
+        told = jax.lax.stop_gradient(denoiser(path, weights, x, t, label).x0)
+        previous = jnp.where(schedules.expand(coin.astype(z.dtype), z) > 0, told, 0.0)
+    prediction = denoiser.prediction
+    target = predictions.target(prediction, z, eps, path.alpha(t), path.sigma(t))
+    output, variance = denoiser.output(path, weights, x, t, label, previous)
+    plain = jnp.mean(((output - target) ** 2).reshape(len(z), -1), axis=1)
+    found = {"error": plain}
+    if variance is not None:
+        estimate = predictions.denoised(prediction, output, x, path.alpha(t), path.sigma(t), variance)
+        found["step_bits"] = learned_variance.step_bits(path, z, eps, estimate, t)
+    return weighting(path, prediction, t) * plain, found
 
 
 def _space(section: config.Section, spec: DataSpec) -> spaces.Space:

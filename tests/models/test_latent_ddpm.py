@@ -17,9 +17,9 @@ from latent.errors import UserError
 from latent.models import latent_ddpm
 from latent.train import train
 from latent.types import DataSpec
+from tests.harness import QUIET
 
 LATENTS = {"model.net.name": "residual_mlp", "model.net.self_conditioning": False}
-QUIET = {"eval.metrics": (), "eval.every": 0, "checkpoint.best_metric": "", "log.images": 0}
 
 
 @pytest.fixture(scope="module")
