@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from latent.reproduction import Paper, Row, Training
 
-STEPS = {"smoke": 20, "short": 30_000, "full": 300_000}
+STEPS = {"smoke": 20, "short": 20_000, "full": 300_000}
 SEEDS = {"smoke": (0,), "short": (0, 1, 2), "full": tuple(range(10))}
 CONFIG = "configs/disentanglement.py"
 MODELS = {
