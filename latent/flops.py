@@ -48,11 +48,16 @@ def of_step(program: ClosedJaxpr, cycle: int) -> float | None:
 
 def of_program(program: ClosedJaxpr) -> float:
     """Operations of a program, the bodies of its loops of known length as often as they run."""
-    total = _once(program)
-    for loop in _loops(program.jaxpr):
+    return _once(program) + _repeated(program.jaxpr)
+
+
+def _repeated(jaxpr: Any) -> float:
+    """Operations that XLA's count leaves out: it counts the body of a loop once, however often it runs."""
+    total = 0.0
+    for loop in _loops(jaxpr):
         body, length, unroll = loop.params["jaxpr"], loop.params["length"], int(loop.params["unroll"])
-        seen = length if unroll >= length else unroll + length % unroll  # XLA counts the body of a loop once
-        total += length * of_program(body) - seen * _once(body)
+        seen = length if unroll >= length else unroll + length % unroll
+        total += length * _repeated(body.jaxpr) + ((length - seen) * _once(body) if length > seen else 0.0)
     return total
 
 
@@ -63,12 +68,11 @@ def _once(program: ClosedJaxpr) -> float:
 
 
 def _loops(jaxpr: Any) -> Iterator[Any]:
-    """The scans of a program that stand in no other scan and compute more than integers: random bits come from a dozen
-    small loops, each of which would take a lowering of its own to count."""
+    """The scans of a program that stand in no other scan and compute more than integers: random bits and searches are
+    loops too, each of which would take a lowering of its own to count."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "scan":
-            body = equation.params["jaxpr"].jaxpr
-            if any(jnp.issubdtype(out.aval.dtype, jnp.inexact) for inner in body.eqns for out in inner.outvars):
+            if any(jnp.issubdtype(out.aval.dtype, jnp.inexact) for out in equation.outvars):
                 yield equation
             continue
         for value in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 DEVICES = " --xla_force_host_platform_device_count=8"
 QUICKLY = " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"  # 20 normal draws: 6.8 -> 1.8 s
+QUICKLY += " --xla_cpu_parallel_codegen_split_count=1 --xla_llvm_disable_expensive_passes=true"  # 10% less each
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + DEVICES + QUICKLY
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["WANDB_MODE"] = "disabled"

@@ -68,7 +68,7 @@ def test_round_trip_is_exact_and_typed(tmp_path, form):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("how", ["flip", "truncate", pytest.param("empty", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["flip", *(pytest.param(how, marks=pytest.mark.slow) for how in ("truncate", "empty"))])
 def test_a_damaged_newest_checkpoint_is_skipped_and_set_aside(tmp_path, how, caplog, form):
     states = saved(tmp_path)
     damage(tmp_path / "checkpoints" / "6", how)
@@ -84,6 +84,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_and_set_aside(tmp_path, how, cap
     assert checkpoint.digest(again) == checkpoint.digest(states[6])
 
 
+@pytest.mark.slow
 def test_the_same_step_can_be_damaged_twice(tmp_path):
     states = saved(tmp_path)
     for number in range(2):
@@ -95,6 +96,7 @@ def test_the_same_step_can_be_damaged_twice(tmp_path):
         assert (tmp_path / "checkpoints" / ("damaged.6" if number == 0 else "damaged.6.1")).exists()
 
 
+@pytest.mark.slow
 def test_a_metric_asked_for_later_judges_only_later_checkpoints(tmp_path):
     saved(tmp_path, steps=(2, 4), best_metric="elbo", best_mode="max")
     store = Checkpoints(tmp_path, best_metric="iwae", best_mode="max")

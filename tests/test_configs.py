@@ -14,6 +14,7 @@ import latent
 from latent import build, config
 from latent.checkpoint import digest
 from latent.train import train
+from tests.harness import QUIET
 
 ROOT = Path(__file__).parent.parent
 # Every variant called tiny or tiny_something: between them they exercise the axes of a family.
@@ -24,8 +25,8 @@ CONFIGS = sorted(
 )
 
 
-# A U-net of four levels, by far the longest to compile; and the family of configs/autoencoder.py twice more.
-SLOW = {"configs/diffusion_gpu.py:tiny", "configs/disentanglement.py:tiny", "configs/first_stage.py:tiny"}
+# A U-net of four levels, by far the longest to compile; and families that have a config in the quick suite already.
+SLOW = {f"configs/{name}.py:tiny" for name in ("diffusion_gpu", "disentanglement", "first_stage", "vae_colour")}
 # In the quick suite one of a family; --all runs the others too.
 QUICK = {path for path in CONFIGS if path.endswith(":tiny")} - SLOW
 PARAMETERS = [pytest.param(path, marks=() if path in QUICK else pytest.mark.slow) for path in CONFIGS]
@@ -33,14 +34,17 @@ PARAMETERS = [pytest.param(path, marks=() if path in QUICK else pytest.mark.slow
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def run(request, tmp_path_factory):
-    """(the run trained to 4 steps at once, the work directory of one that stopped at 2 and went on)."""
+    """(the run trained to 4 steps at once, the work directory of one that stopped at 2 and went on).
+
+    The second is neither evaluated nor drawn, which must not make a difference.
+    """
     folder = tmp_path_factory.mktemp("runs")
     horizon = {
         key: 4 for key in config.flatten(config.load(request.param).to_dict()) if key.endswith("schedule.horizon")
     }
-    for name, lengths in (("whole", (4,)), ("parts", (2, 4))):
+    for name, lengths, quiet in (("whole", (4,), {}), ("parts", (2, 4), QUIET)):
         for steps in lengths:
-            changes = {"train.steps": steps, **horizon}
+            changes = {"train.steps": steps, **horizon, **quiet}
             assert train(config.load(request.param, changes).to_dict(), folder / name) == 0
     return latent.load(folder / "whole"), folder / "parts"
 

@@ -9,6 +9,8 @@ from PIL import Image
 from tests.harness import QUIET_FLAGS
 from tests.test_commands import run_all
 
+pytestmark = pytest.mark.slow  # three runs; the mathematics of edits is in tests/diffusion/test_editing.py
+
 QUIET = [*QUIET_FLAGS, "--config.train.steps=2"]
 DDPM = ["--config=configs/latent_ddpm.py:tiny", *QUIET, "--config.model.net.self_conditioning=False"]
 VECTORS = ["--config.model.net.name=residual_mlp"]
@@ -45,7 +47,6 @@ def edited(folder, *lines):
     return run_all(commands)
 
 
-@pytest.mark.slow
 def test_every_mode_writes_what_it_says(folder):
     found = edited(
         folder,

@@ -66,8 +66,10 @@ def stacked(model, count, averages=(0.9,)):
     return recipe, which, alone, members.stack(which, alone)
 
 
-@pytest.mark.parametrize("mapped", [True, False])
-@pytest.mark.parametrize("phase", [None, 0])
+@pytest.mark.parametrize(
+    ("mapped", "phase"),
+    [(True, None), (False, 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(True, 0), (False, None)])],
+)
 def test_one_step_of_all_is_a_step_of_each(mapped, phase):
     """Own seed, own batch, own rate; a player with a period, resolved by cond (phase None) and while tracing."""
     model = toys.adversarial(every=2)
@@ -239,6 +241,7 @@ def test_members_go_on_alone_and_single_runs_go_on_together(tmp_path, capsys):
 # Going on ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_states_leave_the_devices_only_where_one_is_due(tmp_path, monkeypatch):
     copied, original = [], members.member
     monkeypatch.setattr(members, "member", lambda *given: copied.append(int(given[1].step)) or original(*given))
@@ -246,6 +249,7 @@ def test_states_leave_the_devices_only_where_one_is_due(tmp_path, monkeypatch):
     assert copied == [2, 2, 4, 4], "once each for evaluation and checkpoint together, never for a line of metrics"
 
 
+@pytest.mark.slow
 def test_members_share_every_program_of_evaluation(tmp_path, monkeypatch):
     made, original = [], workdir.directories
     monkeypatch.setattr(workdir, "directories", lambda *given: made.extend(original(*given)) or made)
@@ -273,7 +277,8 @@ def test_stopping_and_going_on_is_exact(tmp_path, capsys):
     assert "started" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("behind", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("behind", [0, 2])
 def test_after_a_kill_between_checkpoints_those_ahead_go_back(tmp_path, behind):
     """One member of three is a checkpoint behind, the first or a later one: all go on from there, to the same bits."""
     fixed = {**QUIET, "train.steps": 6, "checkpoint.keep": 3}
@@ -337,6 +342,7 @@ def test_a_damaged_checkpoint_costs_its_member_the_steps_since(tmp_path):
 # Failures ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_member_that_is_not_finite_is_frozen_and_reported(tmp_path, capsys):
     fixed = {**QUIET, "train.steps": 40, "log.every": 4, "optimizer.autoencoder.name": "sgd"}
     grid = ["hparams.autoencoder.learning_rate=1e-4,1e30"]
@@ -358,6 +364,7 @@ def test_a_member_that_is_not_finite_is_frozen_and_reported(tmp_path, capsys):
     assert "started   learning_rate=0.0001" not in text and "started   learning_rate=1e+30" in text
 
 
+@pytest.mark.slow
 def test_a_directory_in_use_fails_its_member_alone(tmp_path, capsys):
     with provenance.claimed(tmp_path / "seed=0"):
         code, _ = sweep(tmp_path, fixed=QUIET, seeds=2)
@@ -410,6 +417,7 @@ def test_a_population_is_split_into_parts_that_fit(tmp_path, monkeypatch, capsys
         assert_close(one.params, two.params, 1e-5)
 
 
+@pytest.mark.slow
 def test_memory_is_estimated_by_the_compiler(tmp_path):
     """Twice the members take twice the memory, but for the data, which all share."""
 

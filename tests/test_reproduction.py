@@ -109,6 +109,7 @@ def test_an_unknown_budget_lists_the_known_ones(slug):
         reproduce.load(slug, "medium")
 
 
+@pytest.mark.slow
 def test_runs_are_trained_and_measured_once(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     quiet, names = {"log.wandb": "disabled"}, ["first", "second"]

@@ -11,6 +11,8 @@ from PIL import Image
 from tests.harness import QUIET_FLAGS
 from tests.test_commands import run_all
 
+pytestmark = pytest.mark.slow  # three runs and thirty commands
+
 QUIET = [*QUIET_FLAGS, "--config.train.steps=2"]
 DDPM = ["--config=configs/latent_ddpm.py:tiny", *QUIET]
 DDPM += ["--config.model.net.name=residual_mlp", "--config.model.net.self_conditioning=False"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def test_both_ways_of_resolving_every_agree():
     assert_close(three[0], one[-1], 1e-5)
 
 
-@pytest.mark.parametrize("rolled", [False, True])
+@pytest.mark.parametrize("rolled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_metrics_are_those_of_the_last_step_whatever_the_dispatch(rolled):
     model = toys.adversarial(every=2)
     _, single = harness.train(model, 5, count=1)
@@ -94,7 +95,7 @@ def test_a_frozen_part_never_moves_and_has_no_optimiser_memory():
     assert shapes <= {(), (3, 3)}
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_devices_agree(every):
     """Law 2: SGD with batch-coupled terms (moments over the global batch) on 1, 2, 4 and 8 devices."""
     model = toys.adversarial(every=every)
@@ -171,9 +172,16 @@ def poisoned(step: int, player: str = "generator", part: str = "value"):
     return model._replace(players=players)
 
 
-@pytest.mark.parametrize("player", ["critic", "generator"])
-@pytest.mark.parametrize("part", ["value", "gradient"])
-@pytest.mark.parametrize("rolled", [False, True])
+QUICK = {("critic", "value", False), ("generator", "gradient", True)}  # between them each choice once
+
+
+@pytest.mark.parametrize(
+    ("player", "part", "rolled"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(["critic", "generator"], ["value", "gradient"], [False, True])
+    ],
+)
 def test_the_first_non_finite_step_keeps_the_old_state(player, part, rolled):
     model = poisoned(3, player, part)
     good, _ = harness.train(model, 3, averages=(0.9,))
@@ -184,6 +192,7 @@ def test_the_first_non_finite_step_keeps_the_old_state(player, part, rolled):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(halted))
 
 
+@pytest.mark.slow
 def test_diagnosis_names_the_first_bad_part():
     batch = {"x": toys.data(16), "position": np.arange(16), "index": np.arange(16)}
     for part, expected in (("value", "critic/loss"), ("gradient", "critic/gradient/critic")):

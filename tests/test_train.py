@@ -88,6 +88,7 @@ def test_stopping_and_going_on_is_exact(tmp_path, optimizer):
     assert lines(tmp_path / "whole", "validation") == lines(tmp_path / "parts", "validation")
 
 
+@pytest.mark.slow
 def test_lines_after_the_restored_step_are_cut(tmp_path):
     train(settings(**{"train.steps": 8}), tmp_path)
     whole, end = lines(tmp_path), digests(tmp_path)[8]
@@ -168,6 +169,7 @@ def test_another_experiment_in_the_same_place_is_refused(tmp_path):
         train(settings(**{"model.latent_dim": 3}), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_one_line_and_the_steps_since(tmp_path):
     train(settings(**{"train.steps": 8, "parallel.devices": 1}), tmp_path)
     end = digests(tmp_path)[8]
@@ -180,6 +182,7 @@ def test_a_damaged_checkpoint_costs_one_line_and_the_steps_since(tmp_path):
     assert len(errors.splitlines()) == 1 and "checkpoint 8 cannot be read" in errors, errors
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_damaged_checkpoint_is_refused(tmp_path):
     train(settings(), tmp_path)
     for file in (tmp_path / "checkpoints" / "4").rglob("*"):
@@ -189,6 +192,7 @@ def test_evaluation_of_a_damaged_checkpoint_is_refused(tmp_path):
         latent.load(tmp_path, step=4)
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_drawn_do_not_stop_the_run(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise RuntimeError("out of paint")

@@ -116,6 +116,7 @@ def test_a_truncated_record_file_is_named(tmp_path, keep):
     assert not (tmp_path / "cifar10" / "3.0.2" / "arrays").exists()
 
 
+@pytest.mark.slow
 def test_a_truncated_record_file_of_ours_is_named(tmp_path):
     dataset.load("digits", tmp_path)
     place = tmp_path / "digits" / "1.0.0"

@@ -306,6 +306,7 @@ def test_labels_and_sizes_are_checked(tmp_path, train, label, words):
         prepare.prepare("mnist", tmp_path / "data", tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_may_prepare_at_once_and_say_nothing(tmp_path):
     program = f"from latent.data import dataset; print(dataset.load('digits', {str(tmp_path)!r}).digests['test'])"
     calls = [

@@ -53,6 +53,7 @@ def bits(name, net, x, support, **options):
     return np.asarray(function({"denoiser": {}}, {}, batch, rng.sample_keys(0, jnp.arange(len(x))), **options))
 
 
+@pytest.mark.slow
 def test_vectors_have_their_exact_density_by_the_ode_and_more_bits_by_the_bound():
     x = exact.draw(exact.MIXTURE, 40)
     expected = -np.asarray(exact.log_density(exact.MIXTURE, jnp.asarray(x, jnp.float32))) / 2 / math.log(2)

@@ -79,7 +79,9 @@ def test_random_probes_are_unbiased():
     np.testing.assert_array_less(np.abs(probed.mean(axis=1) - whole[:, 0]), 4 * error + 1e-4)
 
 
-@pytest.mark.parametrize("name", ["continuous_linear", "edm", "rectified_flow"])
+@pytest.mark.parametrize(
+    "name", ["rectified_flow", *(pytest.param(name, marks=pytest.mark.slow) for name in ("continuous_linear", "edm"))]
+)
 def test_bounds_rise_to_the_exact_log_density(name):
     """More steps, a tighter bound; infinitely many with the exact denoiser, no gap. All below log p(x)."""
     with jax.enable_x64(True):

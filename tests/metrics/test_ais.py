@@ -82,6 +82,7 @@ def log_likelihood(x):
     return multivariate_normal(REF["b"], covariance).logpdf(x)
 
 
+@pytest.mark.slow
 def test_simulated_data_are_enclosed_from_both_sides(linear):
     """A short path from far away leaves a wide gap around the exact value, a longer one from the encoder a tiny."""
     model, state, data = linear
@@ -97,6 +98,7 @@ def test_simulated_data_are_enclosed_from_both_sides(linear):
     assert narrow[0].protocol["split"] == "simulated" and narrow[0].protocol["N"] == 12
 
 
+@pytest.mark.slow
 def test_simulated_batches_change_nothing(linear):
     model, state, data = linear
     few = {**BDMC, "distributions": 8, "chains": 3}
@@ -154,6 +156,7 @@ def test_both_sides_enclose_the_exact_likelihood():
     assert -float(average(backward.log_weights).mean()) == pytest.approx(exact, abs=0.06)
 
 
+@pytest.mark.slow
 def test_chains_end_in_the_posterior():
     arguments, betas = {"x": jnp.asarray(REF["x"])}, annealing.temperatures(400)
     start = rng.normal(chain_keys(200, 5).reshape(-1), 3).reshape(16, 200, 3)

@@ -69,6 +69,7 @@ def test_the_second_run_needs_the_first_directory_no_more(runs, tmp_path):
     np.testing.assert_allclose(first, latent.load(runs[1]).sample(3), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_resume_is_exact_with_a_first_stage(runs, tmp_path):
     """Law 4: what was handed over at the first start is kept, not asked for again."""
     settings = load_config(runs[0], **QUIET, **{"optimizer.denoiser.schedule.horizon": 4})

@@ -13,6 +13,8 @@ from latent.errors import UserError
 from latent.train import train
 from tests.harness import QUIET
 
+pytestmark = pytest.mark.slow  # up to five runs; the mathematics is in tests/diffusion/test_guided.py
+
 LATENTS = {"model.net.name": "residual_mlp", "model.net.self_conditioning": False}
 
 
@@ -44,7 +46,6 @@ def guided(folder):
     return folder
 
 
-@pytest.mark.slow
 def test_guides_are_copied_without_what_they_were_handed_and_never_move(guided):
     run, weak, classifier = (latent.load(guided / name) for name in ("guided", "weak", "classifier"))
     assert set(run.state.params) == {"first_stage", "weak", "classifier", "denoiser"}
@@ -54,7 +55,6 @@ def test_guides_are_copied_without_what_they_were_handed_and_never_move(guided):
     assert set(run.state.opt) == {"denoiser"}
 
 
-@pytest.mark.slow
 def test_guides_act_on_samples(guided):
     run = latent.load(guided / "guided")
     plain = run.sample(4, condition=3)

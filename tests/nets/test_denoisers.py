@@ -19,7 +19,11 @@ SECTIONS = {
     "uvit": {"patch": 2, "width": 16, "depth": 3, "heads": 2, "qk_norm": False},
 }
 SHAPES = {"residual_mlp": [(6,)], "unet": [(5, 4, 2)], "dit": [(4, 4, 2), (6,)], "uvit": [(4, 4, 2)]}
-CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
+CASES = [
+    pytest.param(name, shape, marks=pytest.mark.slow if number else ())  # a second shape of the same net
+    for name, shapes in SHAPES.items()
+    for number, shape in enumerate(shapes)
+]
 each = pytest.mark.parametrize(("name", "shape"), CASES)
 
 
