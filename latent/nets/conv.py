@@ -25,15 +25,17 @@ Forward and gradient on 2 cores (AVX-512), JAX 0.10.2, float32, medians of inter
 
 What is slow in lax is the kernel gradient that autodiff derives for a dilated image: a convolution both dilated and
 reversed, which misses XLA's fast kernels. Exchanging the roles of the two images makes it that of an ordinary one.
-The kernel gradient of an ordinary convolution stays XLA's own: a product of matrices per kernel offset took 0.65 to
-4.5 times as long over 36 sizes (3x3; batch 16-128, 8-64 pixels, 16-128 channels), median 1.4, and 27 against 12 at
-64x32x32x32 -> 32. Only a 1x1 kernel is better as such a product: 4 against 18 at 64x32x32x64 -> 64.
+The kernel gradient of an ordinary convolution stays XLA's own where the image has many channels: a product of matrices
+per kernel offset took 0.65 to 4.5 times as long over 36 sizes (3x3; batch 16-128, 8-64 pixels, 16-128 channels), median
+1.4, and 27 against 12 at 64x32x32x32 -> 32. A 1x1 kernel is better as such a product (4 against 18 at 64x32x32x64 ->
+64), and so is an image of few channels; sizes and times are at `FEW_CHANNELS` and `PATCHES` (2 cores without AVX-512).
 
 The CPU form works under jit, vmap, pmap, remat and automatic sharding, not on meshes with explicit axis types.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,6 +43,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jax.core import ShapedArray
@@ -54,8 +57,13 @@ from latent.nets.layers import Layer
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 FEW_CHANNELS = 4
-"""With so few output channels a transposed convolution is faster undivided: 64x16x16, 5x5, stride 2, 128 -> 3 takes
-1.7 ms against 4.3 in phases. With more it is slower: 23 against 8 at 64 -> 64 (3x3), 55 against 9 at 3 -> 64."""
+"""With so few channels of the fine image its transposed convolution is one product, and an addition per kernel offset:
+128x28x28x1, 3x3, 64 channels: 6 ms against 52; 64x32x32x3, 3x3, 64 channels: 8 against 29; level at stride 2."""
+
+PATCHES = (8, 16, 16)
+"""With at most so many channels of the fine image and kernel offsets, and at least so many of the coarse image, the
+kernel gradient is a product with patches: 64x64x64x3, 3x3, 64 channels: 69 ms against 221; 16x64x64x3, 4x4, stride 2:
+4 against 32. With 6 coarse channels and 25 offsets it would be 16 against 5."""
 
 UNROLLED_MEMBERS = 16
 """`vmap` over kernels: up to so many members are computed one by one, because XLA:CPU is slow in the grouped
@@ -91,7 +99,7 @@ def _transposed(
     stride: a stride-1 convolution over y with that sub-kernel. The phases are then interleaved.
     """
     if kernel.shape[2] <= FEW_CHANNELS:
-        return _transposed_undivided(y, kernel, geometry)
+        return _transposed_by_offsets(y, kernel, geometry)
     (rows, columns), (height, width) = geometry.stride, geometry.image
     coarse_height, coarse_width = -(-height // rows), -(-width // columns)
     batch, channels = y.shape[0], kernel.shape[2]
@@ -124,27 +132,31 @@ def _phase(geometry: Geometry, axis: int, residue: int) -> tuple[int, int, int]:
     return first, low, -(-geometry.image[axis] // stride) + shift - geometry.coarse[axis]
 
 
-def _transposed_undivided(
+def _transposed_by_offsets(
     y: Float[Array, "B h w O"], kernel: Float[Array, "kh kw I O"], geometry: Geometry
 ) -> Float[Array, "B H W I"]:
-    padding = [
-        (length - 1 - low, size - 1 + low - stride * (coarse - 1))
-        for stride, (low, _), size, length, coarse in zip(*geometry, strict=True)
-    ]
-    return lax.conv_general_dilated(
-        y,
-        kernel[::-1, ::-1].swapaxes(2, 3),
-        (1, 1),
-        padding,
-        lhs_dilation=geometry.stride,
-        dimension_numbers=DIMENSIONS,
-    )
+    """One product gives what each pixel of y adds at each kernel offset; these are then laid over one another."""
+    added = jnp.einsum("bhwo,uvio->uvbhwi", y, kernel)
+    x = jnp.zeros((y.shape[0], *geometry.image, kernel.shape[2]), y.dtype)
+    for row, column in np.ndindex(*geometry.kernel):
+        sides = [
+            (offset - low, size - (offset - low) - (stride * (coarse - 1) + 1), stride - 1)
+            for offset, stride, (low, _), size, coarse in zip(
+                (row, column), geometry.stride, geometry.padding, geometry.image, geometry.coarse, strict=True
+            )
+        ]
+        x += lax.pad(added[row, column], jnp.zeros((), y.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
+    return x
 
 
 def _correlation(
     x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], *, geometry: Geometry
 ) -> Float[Array, "kh kw I O"]:
     """The gradient to k: a convolution over the batch, whose kernel is y with its pixels spread by the stride."""
+    channels, offsets, coarse_channels = PATCHES
+    if x.shape[3] <= channels and math.prod(geometry.kernel) <= offsets and y.shape[3] >= coarse_channels:
+        flat = jnp.einsum("bhwp,bhwo->po", _patches(x, geometry), y)
+        return flat.reshape(*geometry.kernel, x.shape[3], y.shape[3])
     padding = [
         (low, length + stride * (coarse - 1) - size - low)
         for stride, (low, _), size, length, coarse in zip(*geometry, strict=True)
@@ -152,6 +164,17 @@ def _correlation(
     return lax.conv_general_dilated(
         x, y, (1, 1), padding, rhs_dilation=geometry.stride, dimension_numbers=("CHWN", "IHWO", "HWNC")
     )
+
+
+def _patches(x: Float[Array, "B H W I"], geometry: Geometry) -> Float[Array, "B h w P"]:
+    """What each pixel of y sees of x, in the order of a kernel [kh, kw, I]."""
+    (rows, columns), (height, width) = geometry.stride, geometry.coarse
+    x = _resize(x, geometry.padding)
+    parts = [
+        x[:, row : row + rows * (height - 1) + 1 : rows, column : column + columns * (width - 1) + 1 : columns]
+        for row, column in np.ndindex(*geometry.kernel)
+    ]
+    return jnp.concatenate(parts, axis=-1)
 
 
 def _primitive(

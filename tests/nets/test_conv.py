@@ -14,7 +14,8 @@ from latent.nets.conv import Conv, ConvTranspose, conv, conv_transpose
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 OURS = {"strided_convolution", "transposed_convolution", "kernel_correlation"}
 
-# kernel, stride, padding, image, channels in, channels out. Six output channels: more than FEW_CHANNELS.
+# kernel, stride, padding, image, channels in, channels out. Six output channels: more than FEW_CHANNELS; sixteen: as
+# many as PATCHES asks for.
 CASES = [
     ((3, 3), (1, 1), "SAME", (5, 6), 2, 6),
     ((3, 3), (1, 1), "VALID", (5, 6), 6, 1),
@@ -33,6 +34,9 @@ CASES = [
     ((3, 3), (2, 2), ((4, 3), (3, 5)), (5, 4), 5, 6),
     ((3, 3), (2, 2), 1, (7, 7), 6, 6),
     ((4, 4), (2, 2), ((-1, 1), (1, -1)), (9, 8), 5, 6),
+    ((3, 3), (1, 1), "SAME", (5, 6), 2, 16),
+    ((4, 4), (2, 2), ((-1, 1), (1, -1)), (9, 8), 3, 16),
+    ((4, 3), (2, 1), ((0, 3), (2, 0)), (6, 7), 1, 16),
     ((1, 1), (1, 1), "SAME", (4, 5), 3, 6),
     ((1, 1), (2, 2), "SAME", (5, 4), 6, 6),
     ((1, 1), (2, 2), ((1, 0), (0, 2)), (5, 4), 6, 2),
@@ -200,7 +204,7 @@ def test_an_all_ones_kernel_sums_windows():
     np.testing.assert_allclose(y, np.broadcast_to(sums[..., None], y.shape), atol=1e-4)
 
 
-@pytest.mark.parametrize("features", [2, 6])  # undivided and in phases
+@pytest.mark.parametrize("features", [2, 6])  # by offsets and in phases
 def test_one_pixel_stamps_the_transposed_kernel(features):
     kernel = draw(3, 3, 1, features)
     x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(2.0)
