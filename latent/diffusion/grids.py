@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -115,9 +116,14 @@ def find(name: str, key: str = "grid") -> Callable[..., Grid]:
 
 def _spaced(back: Callable, start: Array | float, end: Array | float, num_steps: int, to_data: bool) -> Grid:
     """`back` of places evenly spaced between two ends that both are hit, then time 0 if asked."""
-    share = jnp.linspace(0.0, 1.0, num_steps + (not to_data))
-    inner = back(start * (1.0 - share) + end * share)
-    return jnp.append(inner, 0.0) if to_data else inner
+    share = np.linspace(0.0, 1.0, num_steps + (not to_data))
+
+    @jax.jit
+    def times(start: Array, end: Array) -> Grid:
+        inner = back(start * (1.0 - share) + end * share)
+        return jnp.append(inner, 0.0) if to_data else inner
+
+    return times(jnp.asarray(start, float), jnp.asarray(end, float))
 
 
 def _with_end(times: np.ndarray, end: Real) -> Grid:

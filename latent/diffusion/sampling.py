@@ -60,8 +60,8 @@ class Levels(NamedTuple):
 
 
 def levels(path: Path, times: Float[Array, "T"]) -> Levels:
-    """The path at the times of a grid."""
-    return Levels(times, path.alpha(times), path.sigma(times), path.log_snr(times))
+    """The path at the times of a grid; one program, where op by op would compile dozens."""
+    return jax.jit(lambda t: Levels(t, path.alpha(t), path.sigma(t), path.log_snr(t)))(jnp.asarray(times))
 
 
 def snr_ratio(grid: Levels) -> Float[Array, "S"]:

@@ -7,6 +7,9 @@ small Vandermonde system each and depend on the grid alone, so they are computed
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -33,6 +36,7 @@ def _weights(h: Float[Array, "S"], nodes: Float[Array, "S n"]) -> Float[Array, "
     return jnp.linalg.solve(powers, jnp.stack(right, axis=1)[..., None])[..., 0] / nodes
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def _tables(
     grid: sampling.Levels, order: int, lower_order_final: bool
 ) -> tuple[Float[Array, "S order"], Float[Array, "S order"]]:
