@@ -183,7 +183,7 @@ def imagenet256_dit_xl2() -> ConfigDict:
     config.model.sampling.guidance = 1.5
     config.model.sampling.options = ConfigDict({"variance": "learned"})
     config.optimizer.denoiser.clip_norm = 0.0
-    config.hparams.denoiser = ConfigDict({"learning_rate": 1e-4, "label_dropout": 0.1})
+    config.hparams.denoiser.learning_rate, config.hparams.denoiser.label_dropout = 1e-4, 0.1
     config.train.batch_size = 256
     config.eval.metrics = ("latent_vlb",)
     return config

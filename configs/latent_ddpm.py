@@ -19,6 +19,7 @@ def family() -> ConfigDict:
     config.model.weak = ""  # work directory of a weaker run of the same kind, for --autoguidance
     config.model.classifier = ""  # work directory of a classifier of the same data, for --classifier_scale
     config.model.conditional = True  # on the set's classes
+    config.model.text = False  # on the words of its captions, of a set that has them
     # learned: options hidden, log_snr_max, log_snr_min; with weighting.name = "elbo"
     config.model.schedule = ConfigDict({"name": "cosine", "options": ConfigDict()})
     config.model.prediction = "v"  # eps | x0 | v | velocity | score
@@ -41,7 +42,7 @@ def family() -> ConfigDict:
     sampling.sampler = "ddim"
     sampling.steps = 50
     sampling.grid = "trailing"
-    sampling.guidance = 1.0  # classifier-free: 1 is the conditional model, 0 asks without labels
+    sampling.guidance = 1.0  # classifier-free: 1 is the conditional model, 0 asks without label and text
     sampling.guidance_interval = ()  # (low, high]: noise levels sigma / alpha at which guidance acts; (): everywhere
     sampling.guidance_rescale = 0.0  # share of the conditional estimate's spread that is given back
     sampling.autoguidance = 1.0  # away from model.weak
@@ -49,7 +50,7 @@ def family() -> ConfigDict:
     sampling.options = ConfigDict()
     config.optimizer.denoiser = base.optimizer("adam")
     config.optimizer.denoiser.clip_norm = 1.0
-    config.hparams.denoiser = ConfigDict({"learning_rate": 1e-3, "label_dropout": 0.1})
+    config.hparams.denoiser = ConfigDict({"learning_rate": 1e-3, "label_dropout": 0.1, "text_dropout": 0.1})
     config.ema.decays = (0.999,)
     config.eval.average = "0.999"
     config.checkpoint.best_metric = ""

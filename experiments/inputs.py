@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from latent.errors import UserError
 
 
-def examples(run: Any, flag: str, value: str) -> tuple[Float[np.ndarray, "N ..."], Int[np.ndarray, "N"] | None]:
-    """Prepared examples [N, ...], and their labels where they are known.
+def examples(run: Any, flag: str, value: str) -> tuple[Float[np.ndarray, "N ..."], Any]:
+    """Prepared examples [N, ...], and a `Condition`: what the model can be told of them, label and text, where known.
 
     `value` is SPLIT:INDEX,INDEX (places in a split), a .npz file (key x, in the model's range) or a .png file (one
     picture of the run's size). Raises UserError for what cannot be read or is of another shape.
     """
+    from latent.types import UNTOLD, Condition
+
     if Path(value).suffix in (".npz", ".png"):
-        return _shaped(flag, value, _read(flag, Path(value), "x", run.spec.shape[-1]), run.spec.shape), None
+        return _shaped(flag, value, _read(flag, Path(value), "x", run.spec.shape[-1]), run.spec.shape), UNTOLD
     split, colon, places = value.partition(":")
     if not colon or not all(place.strip().isdigit() for place in places.split(",")):
         raise UserError(f"--{flag}={value} must be SPLIT:INDEX,INDEX, a .npz file (key x) or a .png file.")
@@ -28,7 +30,8 @@ def examples(run: Any, flag: str, value: str) -> tuple[Float[np.ndarray, "N ..."
         raise UserError(f"--{flag}={value}: {split} has {size} examples, the last one is {size - 1}.")
     found = run.examples(split, limit=max(chosen) + 1)
     label = found["label"][chosen]
-    return found["x"][chosen], label if run.model.classes and (label >= 0).all() else None
+    known = run.model.classes and (label >= 0).all()
+    return found["x"][chosen], Condition(label if known else None, found["text"][chosen] if run.model.text else None)
 
 
 def mask(run: Any, flag: str, value: str) -> Float[np.ndarray, "1 H W 1"]:

@@ -2,6 +2,7 @@
 
 python -m experiments.sample --workdir=runs/vae --num=64 --out=samples.png
 python -m experiments.sample --workdir=runs/gan --num=64 --out=threes.png --label=3 --truncation=1
+python -m experiments.sample --workdir=runs/emoji --num=64 --out=hearts.png --prompt="red heart" --guidance=3
 python -m experiments.sample --workdir=runs/vae --num=64 --out=fitted.png --density=mixture:10
 python -m experiments.sample --workdir=runs/ddpm --num=64 --out=samples.png --nearest=nearest.png
 python -m experiments.sample --workdir=runs/ddpm --mode=invert --input=test:3,8 --out=inverted.png
@@ -30,6 +31,7 @@ NUM = flags.DEFINE_integer(
 OUT = flags.DEFINE_string("out", None, "A .png (images) or .npz file (key x, and what else an edit gives).")
 SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on the seed and on i only.")
 LABEL = flags.DEFINE_integer("label", None, "The class of every sample, where the model was trained with labels.")
+PROMPT = flags.DEFINE_string("prompt", None, "What every sample shows, where the model was trained with text.")
 NEAREST = flags.DEFINE_string(
     "nearest", None, "Also draw the first samples above the training examples they are nearest to, into this .png."
 )
@@ -65,21 +67,24 @@ def check_flags() -> None:
 
 def edited(run: Any, num: int) -> tuple[dict[str, np.ndarray], int]:
     """What an edit gives, with its inputs, and how many pictures a row of its sheet holds."""
-    x, label = inputs.examples(run, "input", INPUT.value)
+    import jax
+
+    x, condition = inputs.examples(run, "input", INPUT.value)
     count, options = len(x), sampling.options()
-    condition = LABEL.value if LABEL.value is not None else label
+    if LABEL.value is not None or PROMPT.value is not None:
+        condition = LABEL.value  # what is asked for takes the place of all that is known of the inputs
     if MODE.value == "interpolate":
         options["frames"] = num
     elif num > 1:
-        x = np.tile(x, (num,) + (1,) * (x.ndim - 1))  # variant v of input i is sample v * N + i
-        condition = np.tile(condition, num) if np.ndim(condition) else condition
+        # Variant v of input i is sample v * N + i.
+        x, condition = jax.tree.map(lambda a: np.concatenate([a] * num) if np.ndim(a) else a, (x, condition))
     if STRENGTH.value is not None:
         options["strength"] = STRENGTH.value
     if RESAMPLINGS.value is not None:
         options["resamplings"] = RESAMPLINGS.value
     if MODE.value == "inpaint":
         options["mask"] = np.repeat(inputs.mask(run, "mask", MASK.value), len(x), axis=0)
-    found = run.edit(MODE.value, x, SEED.value, condition, **options)
+    found = run.edit(MODE.value, x, SEED.value, condition, PROMPT.value, **options)
     found = {name: np.asarray(value) for name, value in found.items()} | {"input": x[:count]}
     return found, num if MODE.value == "interpolate" else count
 
@@ -112,7 +117,7 @@ def main() -> int:
             raise UserError(f"--{flag}={file}: examples of shape {run.spec.shape} are no pictures{told}")
     num = NUM.value or NUMBERS.get(MODE.value, VARIANTS)
     if MODE.value == "generate":
-        found = {"x": np.asarray(sampling.applied(run).sample(num, SEED.value, LABEL.value))}
+        found = {"x": np.asarray(sampling.applied(run).sample(num, SEED.value, LABEL.value, PROMPT.value))}
         columns, told = math.ceil(math.sqrt(num)), f"{num} samples"
     else:
         found, columns = edited(run, num)

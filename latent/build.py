@@ -36,7 +36,7 @@ from latent.data import preprocess
 from latent.errors import UserError, unknown_name
 from latent.evaluation_data import EvaluationData
 from latent.step import Recipe, build_dispatch, cycle_length, init_state
-from latent.types import DataSpec, State
+from latent.types import Batch, DataSpec, State
 
 
 class Experiment(NamedTuple):
@@ -155,7 +155,7 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
 
 def _scalars_read(experiment: Experiment) -> set[str]:
     return overrides.scalars_read(
-        experiment.hparams, experiment.recipe, abstract_state(experiment), experiment.spec.shape
+        experiment.hparams, experiment.recipe, abstract_state(experiment), _abstract_batch(experiment.spec, 2)
     )
 
 
@@ -207,6 +207,8 @@ def initial_states(siblings: Sequence[Experiment], sharding: Any = None) -> list
     experiment = siblings[0]
     raw = {"x": experiment.dataset.splits["train"].x[:1]}
     raw |= {name: np.zeros(1, np.int32) for name in ("label", "index", "position")}
+    if experiment.spec.vocabulary:
+        raw["text"] = np.zeros((1, 1), np.int32)
 
     def create(seed: Any, hparams: Any, raw_batch: Any) -> State:
         streams = rng.evaluation_stream(seed, raw_batch["position"])
@@ -229,11 +231,17 @@ def initial_states(siblings: Sequence[Experiment], sharding: Any = None) -> list
 
 def abstract_state(experiment: Experiment) -> State:
     """Shapes and dtypes of the state, without computing anything."""
-    batch = {"x": jax.ShapeDtypeStruct((1, *experiment.spec.shape), jnp.float32)}
-    batch |= {name: jax.ShapeDtypeStruct((1,), jnp.int32) for name in ("label", "index", "position")}
     return jax.eval_shape(
-        lambda b: init_state(experiment.recipe, experiment.hparams, experiment.config["seed"], b), batch
+        lambda b: init_state(experiment.recipe, experiment.hparams, experiment.config["seed"], b),
+        _abstract_batch(experiment.spec, 1),
     )
+
+
+def _abstract_batch(spec: DataSpec, size: int) -> Batch:
+    """Shapes and dtypes of a prepared batch."""
+    batch = {"x": jax.ShapeDtypeStruct((size, *spec.shape), jnp.float32)}
+    batch |= {name: jax.ShapeDtypeStruct((size,), jnp.int32) for name in ("label", "index", "position")}
+    return batch | ({"text": jax.ShapeDtypeStruct((size, 1), jnp.int32)} if spec.vocabulary else {})
 
 
 def one_cycle(experiment: Experiment) -> ClosedJaxpr:

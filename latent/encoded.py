@@ -66,7 +66,8 @@ def split(data: EvaluationData, state: State, folder: Path, budget: int) -> Spli
     """
     if isinstance(state.step, jax.ShapeDtypeStruct):
         code = data.shapes(_codes, state)
-        return data.split._replace(x=np.broadcast_to(np.float32(0), (len(data.split.x), *code.shape[1:])), caption=None)
+        x = np.broadcast_to(np.float32(0), (len(data.split.x), *code.shape[1:]))
+        return data.split._replace(x=x, caption=None)
     identity = {
         "format": FORMAT,
         "data": data.protocol["data"],
@@ -82,7 +83,8 @@ def split(data: EvaluationData, state: State, folder: Path, budget: int) -> Spli
                 _check(data, state)
                 print(f"encoding the {len(data.split.x)} training examples of {identity['data']} once: {place}")
                 arrays.write(place, _encoded(data, state), identity)
-    return _read(identity["data"], place, budget)
+    # The text comes from the set itself: what is kept does not depend on how its words are numbered.
+    return _read(identity["data"], place, budget)._replace(text=data.split.text)
 
 
 @functools.lru_cache(maxsize=1)
@@ -94,7 +96,7 @@ def _read(name: str, place: Path, budget: int) -> Split:
 def _encoded(data: EvaluationData, state: State) -> Iterator[tuple[str, Split]]:
     for start in range(0, len(data.split.x), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(data.split.x)))
-        parts = {name: part[rows] for name, part in data.split.arrays().items() if name != "x"}
+        parts = {name: part[rows] for name, part in data.split.arrays().items() if name not in ("x", "text")}
         yield "train", Split(x=data.map(_codes, state, rows=rows), **parts)
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from latent import rng
 from latent.config import Section
 from latent.errors import UserError
 from latent.step import Recipe
-from latent.types import Context, Hparams, State
+from latent.types import Batch, Context, Hparams, State
 
 ENGINE_KEYS = (
     "seed",
@@ -58,12 +57,11 @@ class _Recorder(dict):
         return super().__getitem__(key)
 
 
-def scalars_read(hparams: Hparams, recipe: Recipe, state: State, shape: tuple[int, ...]) -> set[str]:
-    """Config keys of the scalars that the losses and optimisers read, found by tracing every loss once."""
+def scalars_read(hparams: Hparams, recipe: Recipe, state: State, batch: Batch) -> set[str]:
+    """Config keys of the scalars that the losses and optimisers read, found by tracing every loss once; `state` and
+    `batch` may be abstract."""
     read: set[str] = set()
     recorder = _Recorder(hparams, "hparams.", read)
-    batch = {"x": jax.ShapeDtypeStruct((2, *shape), jnp.float32)}
-    batch |= {name: jax.ShapeDtypeStruct((2,), jnp.int32) for name in ("label", "index", "position")}
     same = lambda tree: tree  # noqa: E731
     for player in recipe.model.players:
         if not recipe.optimizers[player.name].owns_rate:

@@ -19,9 +19,10 @@ from jaxtyping import Array, Int, Shaped
 
 from latent import build, checkpoint, config, evaluate, evaluation_data, posthoc_ema, provenance, rng
 from latent.analysis import ex_post
+from latent.data import text
 from latent.errors import UserError, unknown_name
 from latent.metrics.passport import Result
-from latent.types import Indices, Latent, Model
+from latent.types import Condition, Indices, Latent, Model
 
 
 def load(workdir: str | Path, step: str | int = "latest", average: str | None = None) -> Run:
@@ -82,32 +83,46 @@ class Run:
         self._need("decode")
         return self._decode(self.state, jnp.asarray(z))
 
-    def sample(self, num: int, seed: int = 0, condition: Any = None, **options: Any) -> Shaped[Array, "N ..."]:
+    def sample(
+        self,
+        num: int,
+        seed: int = 0,
+        condition: Any = None,
+        prompt: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Shaped[Array, "N ..."]:
         """Draws samples; sample i depends on (seed, i) only. `condition` is a class, or one for each sample, where the
-        model was trained with labels; `options` are the family's own."""
+        model was trained with labels; `prompt` a text, or one for each, where it was trained with text; `options` are
+        the family's own."""
         self._need("sample")
-        condition = None if condition is None else self._classes(condition, num)
+        condition = self._condition(condition, prompt, num)
         self._check_options(options)
         keys = rng.sample_keys(self._seed(seed), jnp.arange(num))
         return self.model.sample(self.state.params, self.state.extra, keys, condition, **options)
 
     def edit(
-        self, mode: str, x: Shaped[Array, "N ..."] | np.ndarray, seed: int = 0, condition: Any = None, **options: Any
+        self,
+        mode: str,
+        x: Shaped[Array, "N ..."] | np.ndarray,
+        seed: int = 0,
+        condition: Any = None,
+        prompt: str | Sequence[str] | None = None,
+        **options: Any,
     ) -> dict[str, Array]:
         """What the family makes of prepared examples: {"x": [M, ...], ...}. `mode` and `options` are the family's
-        (of latent diffusion: latent/diffusion/edits.py); `condition` as for `sample`."""
+        (of latent diffusion: latent/diffusion/edits.py); `condition` and `prompt` as for `sample`, or a `Condition`."""
         if mode not in self.model.edits:
             known = ("generate", *self.model.edits)
             raise unknown_name(f"--mode of a {self.config['model']['name']!r}", mode, known)
-        condition = None if condition is None else self._classes(condition, len(x))
+        condition = self._condition(condition, prompt, len(x))
         keys = rng.sample_keys(self._seed(seed), jnp.arange(len(x)))
         on_device = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf  # noqa: E731
         x, options = jax.tree.map(on_device, (x, options))
         return self.model.edits[mode](self.state.params, self.state.extra, keys, x, condition, **options)
 
     def examples(self, split: str, limit: int = 0, rows: Indices | None = None) -> dict[str, np.ndarray]:
-        """Prepared examples of a split: {"x", "label", "index"}, as evaluation sees them, and the "factors" of a set
-        that has them. `rows`: only these places of the split."""
+        """Prepared examples of a split: {"x", "label", "index"}, as evaluation sees them, and the "factors" and "text"
+        of a set that has them. `rows`: only these places of the split."""
         return self.data(split).map(_batch, self.state, limit=limit, rows=rows)
 
     def encode_split(self, split: str, limit: int = 0, rows: Indices | None = None) -> dict[str, np.ndarray]:
@@ -179,6 +194,24 @@ class Run:
     def _decode(self) -> Any:
         return jax.jit(lambda state, z: self.model.decode(state.params, state.extra, z))
 
+    def _condition(self, condition: Any, prompt: str | Sequence[str] | None, num: int) -> Any:
+        """What the model's functions take: None, classes, or with a text a `Condition`."""
+        told = Condition.of(condition)
+        label = None if told.label is None else self._classes(told.label, num)
+        words = told.text if prompt is None else self._words(prompt, num)
+        return label if words is None else Condition(label, jnp.asarray(words))
+
+    def _words(self, prompt: str | Sequence[str], num: int) -> Int[np.ndarray, "N T"]:
+        asked = [prompt] * num if isinstance(prompt, str) else list(prompt)
+        if not self.model.text:
+            raise UserError(
+                f"--prompt={prompt!r}: this run of model.name={self.config['model']['name']!r} was trained without "
+                "text (model.text=True, on a set with captions)."
+            )
+        if len(asked) != num:
+            raise UserError(f"prompt={prompt!r} must be one text, or one for each of {num} samples.")
+        return text.prompts(asked, self.spec.vocabulary)
+
     def _classes(self, condition: Any, num: int) -> Int[Array, "N"]:
         labels, known = np.asarray(condition), self.model.classes
         if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((), (num,)):
@@ -235,7 +268,7 @@ def _restore(store: checkpoint.Checkpoints, step: str | int, target: Any) -> Any
 
 
 def _batch(model: Any, params: Any, extra: Any, batch: Any, context: Any) -> dict[str, Array]:
-    return {name: batch[name] for name in ("x", "label", "index", "factors") if name in batch}
+    return {name: batch[name] for name in ("x", "label", "index", "factors", "text") if name in batch}
 
 
 def _codes(model: Any, params: Any, extra: Any, batch: Any, context: Any) -> dict[str, Array]:

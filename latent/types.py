@@ -29,7 +29,8 @@ Batch = dict[str, Any]
 place in the split, `position` [B] place in the global batch (while training) or in the split (in evaluation).
 Where the training split was encoded once (`Model.codes`), training batches have `codes` [B, ...] in the place of `x`.
 Where the set has factors of variation (`DataSpec.factors`), `factors` [B, F] int32 are the indices of their values; no
-model may need them: they are what its codes are judged by."""
+model may need them: they are what its codes are judged by. Where it has captions (`DataSpec.vocabulary`), `text` [B, T]
+int32 are the places of their words in the vocabulary, -1 behind the last one."""
 
 Seed = Integer[Array, ""] | np.integer | int
 """A seed: below 2**32, traced or not."""
@@ -109,6 +110,23 @@ class Latent(NamedTuple):
     info: dict[str, Any]
 
 
+class Condition(NamedTuple):
+    """What a sample is told to be, or an example is said to be: a class and the words of a text. None, a negative class
+    and a text without words all stand for nothing told."""
+
+    label: Int[Array | np.ndarray, "N"] | None = None
+    text: Int[Array | np.ndarray, "N T"] | None = None
+
+    @classmethod
+    def of(cls, told: Condition | Int[Array | np.ndarray, "N"] | None) -> Condition:
+        """Classes alone, or nothing, as a condition."""
+        return told if isinstance(told, Condition) else cls(told)
+
+
+UNTOLD = Condition()
+"""The condition that tells nothing."""
+
+
 class Codes(NamedTuple):
     """What training needs of an example where a frozen component is all that looks at it: computed once for the
     training split, it may stand in a batch as `codes` in the place of `x`.
@@ -129,7 +147,8 @@ class Model(NamedTuple):
                 as the losses
     sample      (params, extra, keys [N], condition [N] or None, **options) -> x [N, ...]; one key a sample, so
                 sample i cannot depend on the batch it was made in. It compiles itself, as one program or as steps,
-                and keeps what it compiled for each choice of options: callers never put it under `jit`
+                and keeps what it compiled for each choice of options: callers never put it under `jit`. A condition is
+                the classes, or of a model that can be told a text a `Condition`
     encode      (params, extra, x [B, ...], keys [B]) -> Latent
     decode      (params, extra, z [B, ...]) -> x [B, ...], the mean of p(x | z)
     log_weights (params, extra, batch, context, num_samples) -> [K, B]: log p(x, z_k) - log q(z_k | x)
@@ -141,7 +160,8 @@ class Model(NamedTuple):
                 they compile themselves, as `sample` does
     edits       {name: (params, extra, keys [N], x [N, ...], condition [N] or None, **options) -> {"x": [M, ...], ...}}:
                 what can be made of given examples; they compile themselves, as `sample` does
-    classes     how many classes `sample` can be asked for; 0: `condition` must be None
+    classes     how many classes `sample` can be asked for; 0: none
+    text        whether `sample` can be told a text, in words of `DataSpec.vocabulary`
     sample_prior  `sample` of the frozen first stage alone: decoded draws of its own prior, where it has one
     codes       what the losses and `terms` take in the place of x, where a frozen component alone looks at x
     loads       components of params and extra whose arrays another run trained; their config key `model.<name>` names
@@ -162,6 +182,7 @@ class Model(NamedTuple):
     likelihoods: Mapping[str, LikelihoodFn] = MappingProxyType({})
     edits: Mapping[str, EditFn] = MappingProxyType({})
     classes: int = 0
+    text: bool = False
     sample_prior: Callable[..., Shaped[Array, "N ..."]] | None = None
     codes: Codes | None = None
     loads: tuple[str, ...] = ()
@@ -191,8 +212,8 @@ class DataSpec(NamedTuple):
     """What a model may know of the data set when it is built: the shape of one example after preprocessing, the
     number of classes (0: unlabelled), the number of training examples, the mean training example in the model's
     range, whether every value of x is 0 or 1 (`binary`), in [0, 1] (`unit`) or any real number (`real`), the number
-    of values of every factor of variation by name (empty: the set has none), and how many levels x has, 0, 1 / (levels
-    - 1), ..., 1 (0: x is no level of an image)."""
+    of values of every factor of variation by name (empty: the set has none), how many levels x has, 0, 1 / (levels
+    - 1), ..., 1 (0: x is no level of an image), and the words that its texts number (empty: it has no captions)."""
 
     name: str
     shape: tuple[int, ...]
@@ -202,3 +223,4 @@ class DataSpec(NamedTuple):
     support: str
     factors: Mapping[str, int] = MappingProxyType({})
     levels: int = 0
+    vocabulary: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ from latent import build, config, rng
 from latent.data.arrays import Split
 from latent.diffusion import sampling
 from latent.train import alone
+from latent.types import Condition
 from scripts import bench
 
 try:
@@ -184,7 +185,7 @@ def denoiser(net: str, folder: Path, settings: Settings) -> list[Race]:
     make = {"unet": torch_twins.UNet, "dit": torch_twins.DiT}[net]
     params, x, t = stirred(training.state.params), split.x[:64], np.linspace(0, 1, 64, dtype=np.float32)
     stirred_twin = make(params["denoiser"], section, GRID[:2]).to(device())
-    ours = jax.jit(module.apply)({"params": params["denoiser"]}, x, t, split.label[:64])
+    ours = jax.jit(module.apply)({"params": params["denoiser"]}, x, t, Condition(split.label[:64]))
     theirs = stirred_twin(given(x).permute(0, 3, 1, 2), given(t), given(split.label[:64]))
     same(net, ours, theirs.permute(0, 2, 3, 1), tolerance)
     twin = make(training.state.params["denoiser"], section, GRID[:2]).to(device())

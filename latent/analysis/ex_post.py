@@ -98,4 +98,4 @@ def replace_prior(model: Model, density: Density) -> Model:
         return {name: values for name, values in model.terms(*given).items() if name not in OF_PRIOR}
 
     gone = dict.fromkeys(("log_weights", "log_prob", "log_joint", "simulate"))
-    return model._replace(sample=draw, classes=0, terms=terms, **gone)
+    return model._replace(sample=draw, classes=0, text=False, terms=terms, **gone)

@@ -31,13 +31,14 @@ CHUNK_BYTES = 16 * 2**20
 
 class Split(NamedTuple):
     """Examples: `x` uint8 images [N, H, W, C] or float32 vectors [N, D], in memory or `Rows`; `label` int32 (-1 where
-    there is none); `factors` int32, the index of the value of every factor of variation, and `caption`, one sentence
-    for each: None where the set has none."""
+    there is none); `factors` int32, the index of the value of every factor of variation, `caption`, one sentence for
+    each, and `text` int32, the numbers of its words (-1 behind the last one; text.py): None where the set has none."""
 
     x: Shaped[np.ndarray, "N ..."] | Rows
     label: Int[np.ndarray, "N"]
     factors: Int[np.ndarray, "N F"] | None = None
     caption: Shaped[np.ndarray, "N"] | None = None
+    text: Int[np.ndarray, "N T"] | None = None
 
     def arrays(self) -> dict[str, np.ndarray | Rows]:
         """The numbers that are there, by name: what a batch is made of."""
@@ -73,9 +74,9 @@ def mean(x: Shaped[np.ndarray, "N ..."] | Rows) -> Float[np.ndarray, "..."]:
 
 
 def split_digest(split: Split) -> str:
-    """SHA-256 of a split's arrays, shapes and dtypes included."""
+    """SHA-256 of a split's arrays, shapes and dtypes included; without `text`, which follows from the captions."""
     total = hashlib.sha256()
-    for array in split.parts().values():
+    for array in split._replace(text=None).parts().values():
         total.update(f"{array.dtype}{array.shape}".encode())
         for chunk in chunks(array):
             total.update(np.ascontiguousarray(chunk).reshape(-1).view(np.uint8))

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from latent import config
-from latent.data import arrays, images
+from latent.data import arrays, images, text
 from latent.data.arrays import Split
 from latent.data.rows import Rows
 from latent.errors import UserError, unknown_name
@@ -67,7 +67,8 @@ AS_PREPARED = Options()
 
 
 class Dataset(NamedTuple):
-    """A loaded set: disjoint train, validation and test splits, and the SHA-256 of each one's arrays."""
+    """A loaded set: disjoint train, validation and test splits, and the SHA-256 of each one's arrays. `vocabulary`: the
+    words that `Split.text` numbers, of the training captions; empty where the set has none."""
 
     name: str
     splits: dict[str, Split]
@@ -75,6 +76,7 @@ class Dataset(NamedTuple):
     card: dict[str, str]
     digests: dict[str, str]
     factors: Mapping[str, int] = MappingProxyType({})
+    vocabulary: tuple[str, ...] = ()
 
 
 def sources() -> dict[str, Source]:
@@ -118,7 +120,21 @@ def load(name: str, data_dir: str | Path | None = None, options: Options = AS_PR
         from latent.data import catalogue
 
         return catalogue.load(name, folder, options)
-    return _load_own(name, source(name), folder, options)
+    return numbered(_load_own(name, source(name), folder, options))
+
+
+def numbered(dataset: Dataset) -> Dataset:
+    """The set with the words of its captions as numbers, every split's in rows of one length; itself without any."""
+    captions = {name: split.caption for name, split in dataset.splits.items()}
+    if any(found is None for found in captions.values()):
+        return dataset
+    vocabulary = text.vocabulary(captions["train"])
+    longest = max(len(text.words(caption)) for found in captions.values() for caption in found)
+    splits = {
+        name: split._replace(text=text.numbers(captions[name], vocabulary, longest))
+        for name, split in dataset.splits.items()
+    }
+    return dataset._replace(splits=splits, vocabulary=vocabulary)
 
 
 def _load_own(name: str, origin: Source, folder: Path, options: Options) -> Dataset:

@@ -99,7 +99,17 @@ def _spec(
     dataset: Dataset, shape: tuple[int, ...], mean: Float[np.ndarray, "..."], support: str, levels: int = 0
 ) -> DataSpec:
     size, factors = len(dataset.splits["train"].x), dict(dataset.factors)
-    return DataSpec(dataset.name, shape, dataset.num_classes, size, mean.astype(np.float32), support, factors, levels)
+    return DataSpec(
+        dataset.name,
+        shape,
+        dataset.num_classes,
+        size,
+        mean.astype(np.float32),
+        support,
+        factors,
+        levels,
+        dataset.vocabulary,
+    )
 
 
 # Once, on the host ---------------------------------------------------------------------------------------------

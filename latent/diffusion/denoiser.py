@@ -9,25 +9,25 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from latent.diffusion import guidance, predictions, schedules
 from latent.diffusion.paths import Schedule
 from latent.diffusion.predictions import Denoised
 from latent.diffusion.schedules import Path
 from latent.errors import UserError
-from latent.types import Extra, Params
+from latent.types import Batch, Condition, Extra, Params
 
 DENOISER, WEAK, CLASSIFIER = "denoiser", "weak", "classifier"
 """Components of params: the denoiser, and the two that may guide it, which other runs trained."""
 
-Labels = Int[Array, "B"] | None
 Previous = Float[Array, "B ..."] | None
 
 
 class Denoiser(NamedTuple):
     """The net, the schedule of the path its x comes from, and the meaning of its output. Its weights are the net's own
-    pytree; the path is that of the model's parameters, `schedule.of(params)`.
+    pytree; the path is that of the model's parameters, `schedule.of(params)`. Of a condition it is told the label where
+    it is `conditional`, and the text where it `reads_text`.
 
     With `learns_variance` the net returns twice the channels, of which the second half is `Denoised.variance`.
     """
@@ -38,6 +38,15 @@ class Denoiser(NamedTuple):
     conditional: bool
     self_conditioning: bool
     learns_variance: bool
+    reads_text: bool = False
+
+    def told(self, condition: Condition) -> Condition:
+        """The part of a condition that it knows."""
+        return Condition(condition.label if self.conditional else None, condition.text if self.reads_text else None)
+
+    def told_of(self, batch: Batch) -> Condition:
+        """What it is told of examples."""
+        return Condition(batch["label"] if self.conditional else None, batch["text"] if self.reads_text else None)
 
     def output(
         self,
@@ -45,13 +54,13 @@ class Denoiser(NamedTuple):
         weights: Any,
         x: Float[Array, "B ..."],
         t: Float[Array, "B"],
-        label: Labels,
+        condition: Condition,
         previous: Previous = None,
     ) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."] | None]:
         """The net at x, scaled to unit variance: its prediction, and where in [-1, 1] it puts the log-variance."""
         scale = predictions.input_scale(path.alpha(t), path.sigma(t))
-        label = label if self.conditional else None
-        output = self.net.apply({"params": weights}, schedules.expand(scale, x) * x, path.clock(t), label, previous)
+        inputs = (schedules.expand(scale, x) * x, path.clock(t), self.told(condition), previous)
+        output = self.net.apply({"params": weights}, *inputs)
         return tuple(jnp.split(output, 2, axis=-1)) if self.learns_variance else (output, None)
 
     def __call__(
@@ -60,17 +69,17 @@ class Denoiser(NamedTuple):
         weights: Any,
         x: Float[Array, "B ..."],
         t: Float[Array, "B"],
-        label: Labels,
+        condition: Condition,
         previous: Previous = None,
     ) -> Denoised:
-        output, variance = self.output(path, weights, x, t, label, previous)
+        output, variance = self.output(path, weights, x, t, condition, previous)
         return predictions.denoised(self.prediction, output, x, path.alpha(t), path.sigma(t), variance)
 
 
 class Guidance(NamedTuple):
     """How a denoiser is guided; the defaults leave it alone.
 
-    classifier_free   scale of classifier-free guidance: 1 the conditional model, 0 no labels
+    classifier_free   scale of classifier-free guidance: 1 the conditional model, 0 neither label nor text
     autoguidance      scale away from a weaker model
     classifier        scale of a classifier's gradient
     interval          (low, high]: the noise levels sigma / alpha at which all three act; () everywhere
@@ -94,9 +103,10 @@ class Guides(NamedTuple):
 
 def check(asked: Guidance, denoiser: Denoiser, guides: Guides) -> None:
     """Raises UserError for guidance that this model cannot give, naming the flag."""
-    if asked.classifier_free != 1.0 and not denoiser.conditional:
+    if asked.classifier_free != 1.0 and not (denoiser.conditional or denoiser.reads_text):
         raise UserError(
-            f"--guidance={asked.classifier_free} needs a model that was trained with model.conditional=True."
+            f"--guidance={asked.classifier_free} needs a model that was trained with model.conditional=True or "
+            "model.text=True."
         )
     if asked.autoguidance != 1.0 and guides.weak is None:
         raise UserError(f"--autoguidance={asked.autoguidance} needs a model trained with model.weak=RUN.")
@@ -110,32 +120,33 @@ def check(asked: Guidance, denoiser: Denoiser, guides: Guides) -> None:
 
 
 def guided(denoiser: Denoiser, guides: Guides, asked: Guidance) -> Callable[..., Denoised]:
-    """((params, extra, label), x, one t, previous estimate) -> Denoised, with everything that was asked for.
+    """((params, extra, condition), x, one t, previous estimate) -> Denoised, with everything that was asked for.
 
     Each guide pushes the conditional estimate away from its own reference; the pushes add up. A weaker denoiser is
     asked on this one's path: on a learned one it is told the level, which both paths have.
     """
 
     def estimate(inputs: Any, x: Float[Array, "N ..."], t: Float[Array, ""], previous: Previous = None) -> Denoised:
-        params, extra, label = inputs
+        params, extra, condition = inputs
         path = denoiser.schedule.of(params)
         alpha, sigma, times = path.alpha(t), path.sigma(t), jnp.full(len(x), t)
         within = lambda scale: (  # noqa: E731
             guidance.limited_to_interval(scale, alpha, sigma, *asked.interval) if asked.interval else scale
         )
         conditional, found = _classifier_free(
-            partial(denoiser, path, params[DENOISER]), x, times, label, previous, asked.classifier_free, within
+            partial(denoiser, path, params[DENOISER]), x, times, condition, previous, asked.classifier_free, within
         )
         if asked.autoguidance != 1.0:
-            weak = guides.weak(path, params[WEAK][DENOISER], x, times, label, previous)
+            weak = guides.weak(path, params[WEAK][DENOISER], x, times, condition, previous)
             pushed = guidance.autoguidance(conditional, weak, within(asked.autoguidance))
             found = found._replace(
                 x0=found.x0 + pushed.x0 - conditional.x0, eps=found.eps + pushed.eps - conditional.eps
             )
         if asked.classifier:
             # The classifier has seen clean data only: it judges what the denoiser makes of x (Bansal et al. 2023).
-            clean = lambda y: denoiser(path, params[DENOISER], y, times, label, previous).x0  # noqa: E731
-            gradient = guidance.classifier_gradient(lambda y: guides.log_prob(params, extra, clean(y), label), x)
+            clean = lambda y: denoiser(path, params[DENOISER], y, times, condition, previous).x0  # noqa: E731
+            wanted = lambda y: guides.log_prob(params, extra, clean(y), condition.label)  # noqa: E731
+            gradient = guidance.classifier_gradient(wanted, x)
             found = guidance.classifier(found, gradient, alpha, sigma, within(1.0 + asked.classifier) - 1.0)
         if asked.rescale:
             found = guidance.rescaled(found, conditional, x, alpha, sigma, asked.rescale)
@@ -145,17 +156,17 @@ def guided(denoiser: Denoiser, guides: Guides, asked: Guidance) -> Callable[...,
 
 
 def _classifier_free(
-    ask: Callable[..., Denoised], x: Array, t: Array, label: Labels, previous: Previous, scale: float, within: Any
+    ask: Callable[..., Denoised], x: Array, t: Array, told: Condition, previous: Previous, scale: float, within: Any
 ) -> tuple[Denoised, Denoised]:
     """The conditional and the guided estimate, both questions in one batch; scale 1, and 0 everywhere, ask only one."""
-    if label is None or scale == 1.0:
-        alone = ask(x, t, label, previous)
+    if scale == 1.0 or not jax.tree.leaves(told):
+        alone = ask(x, t, told, previous)
         return alone, alone
-    null = jnp.full(len(x), guidance.NULL)
+    null = guidance.nothing(told)
     if scale == 0.0 and within(scale) is scale:
         alone = ask(x, t, null, previous)
         return alone, alone
     twice = lambda a: None if a is None else jnp.concatenate([a, a])  # noqa: E731
-    both = ask(twice(x), twice(t), jnp.concatenate([label, null]), twice(previous))
+    both = ask(twice(x), twice(t), jax.tree.map(lambda *parts: jnp.concatenate(parts), told, null), twice(previous))
     first, second = (jax.tree.map(lambda a, s=s: a[s : s + len(x)], both) for s in (0, len(x)))
     return first, guidance.classifier_free(first, second, within(scale))

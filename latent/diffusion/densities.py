@@ -34,7 +34,7 @@ def likelihoods(generator: Generator, support: str, latent: bool) -> dict[str, L
 
 
 def _begin(generator: Generator, dequantise: bool) -> Callable[..., tuple[Array, Any]]:
-    """(params, extra, batch, keys) -> z, with pixels dequantised if asked, and the labels the denoiser is told."""
+    """(params, extra, batch, keys) -> z, with pixels dequantised if asked, and the condition the denoiser is told."""
 
     @jax.jit
     def begin(params: Params, extra: Extra, batch: Batch, keys: Key[Array, "B"]) -> tuple[Array, Any]:
@@ -43,7 +43,7 @@ def _begin(generator: Generator, dequantise: bool) -> Callable[..., tuple[Array,
             noise = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:]))(stream("dequantise"))
             x = ((LEVELS - 1) * x + noise) / LEVELS
         z = generator.space.encode(params, extra, x, stream("posterior"))
-        return z, batch["label"] if generator.denoiser.conditional else None
+        return z, generator.denoiser.told_of(batch)
 
     return begin
 
@@ -92,8 +92,8 @@ def _vlb(generator: Generator, pixels: bool) -> LikelihoodFn:
     ) -> Float[Array, "B"]:
         """The bound of the DDPM of `steps` steps with its smaller variance (Ho et al. 2020, eq. 5): of pixels, bits of
         the 256 levels, exactly where x is `quantised`, else an upper bound by the density of dequantised ones."""
-        z, label = begin(params, extra, batch, keys)
-        bound = compiled(steps, grid, quantised and pixels)((params, extra, label), z, keys)
+        z, condition = begin(params, extra, batch, keys)
+        bound = compiled(steps, grid, quantised and pixels)((params, extra, condition), z, keys)
         return _bits(bound.log_prob, z, 1.0 if quantised else _width(pixels))
 
     return vlb
@@ -120,8 +120,8 @@ def _ode(generator: Generator, pixels: bool) -> LikelihoodFn:
     ) -> Float[Array, "B"]:
         """The density of the probability-flow ODE (Song et al. 2021, section 4.3), Heun's method; pixels that are still
         `quantised` are dequantised uniformly, so that it bounds the bits of their levels."""
-        z, label = (dequantising if quantised and pixels else plain)(params, extra, batch, keys)
-        log_prob = compiled(steps, grid, divergence)((params, extra, label), z, keys)
+        z, condition = (dequantising if quantised and pixels else plain)(params, extra, batch, keys)
+        log_prob = compiled(steps, grid, divergence)((params, extra, condition), z, keys)
         return _bits(log_prob, z, _width(pixels))
 
     return ode

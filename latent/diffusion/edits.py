@@ -1,7 +1,7 @@
 """What a diffusion model can make of given examples: the family's `Model.edits`, compiled once for each choice.
 
 An edit is (params, extra, keys [N], x [N, ...], condition [N] or None, **options) -> {"x": [M, ...], ...}. All take
-the options of `sample` beside their own; without a condition the denoiser is told no label.
+the options of `sample` beside their own; without a condition the denoiser is told nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from latent import rng
 from latent.analysis import interpolation
@@ -22,9 +22,7 @@ from latent.diffusion import editing, sampling, schedules
 from latent.diffusion.generation import Choice, Generator
 from latent.diffusion.guidance import NULL
 from latent.errors import UserError, unknown_name
-from latent.types import EditFn, Extra, Params
-
-Labels = Int[Array, "N"] | None
+from latent.types import Condition, EditFn, Extra, Params
 
 
 def edits(generator: Generator) -> dict[str, EditFn]:
@@ -38,14 +36,17 @@ def edits(generator: Generator) -> dict[str, EditFn]:
     }
 
 
-def _begin(generator: Generator) -> Callable[..., tuple[Array, Array]]:
-    """(params, extra, keys, x, condition) -> z and the labels that the denoiser is told."""
+def _begin(generator: Generator) -> Callable[..., tuple[Array, Condition]]:
+    """(params, extra, keys, x, condition) -> z and what the denoiser is told."""
 
     @jax.jit
-    def begin(params: Params, extra: Extra, keys: Key[Array, "N"], x: Float[Array, "N ..."], label: Labels) -> Any:
-        posterior = jax.vmap(lambda key: rng.fold_name(key, "posterior"))(keys)
-        label = jnp.full(len(x), NULL) if label is None else label
-        return generator.space.encode(params, extra, x, posterior), label
+    def encode(params: Params, extra: Extra, keys: Key[Array, "N"], x: Float[Array, "N ..."]) -> Array:
+        return generator.space.encode(params, extra, x, jax.vmap(lambda key: rng.fold_name(key, "posterior"))(keys))
+
+    def begin(params: Params, extra: Extra, keys: Key[Array, "N"], x: Float[Array, "N ..."], condition: Any) -> Any:
+        told = generator.told(condition)
+        label = jnp.full(len(x), NULL) if told.label is None else told.label
+        return encode(params, extra, keys, x), told._replace(label=label)
 
     return begin
 
@@ -63,7 +64,7 @@ def _choose(generator: Generator, mode: str, serving: tuple[str, ...], options: 
 
 
 def _both_ways(generator: Generator, choice: Choice) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    """((params, extra, label), x, keys) -> noise, and the way back."""
+    """((params, extra, condition), x, keys) -> noise, and the way back."""
     # Without the config's options for its own sampler: noise that these add could not be walked back.
     make = generator._replace(defaults={**generator.defaults, "options": {}}).make(choice)
     ways = (functools.partial(way, make) for way in (editing.upward, editing.downward))
@@ -74,13 +75,13 @@ def _invert(generator: Generator, both_ways: Callable[[Choice], Any]) -> EditFn:
     begin, decode = _begin(generator), jax.jit(generator.space.decode)
 
     def invert(
-        params: Params, extra: Extra, keys: Key[Array, "N"], x: Float[Array, "N ..."], condition: Labels, **options: Any
+        params: Params, extra: Extra, keys: Key[Array, "N"], x: Float[Array, "N ..."], condition: Any, **options: Any
     ) -> dict[str, Array]:
         """The noise that leads to each x, and x made from it again."""
         up, down = both_ways(_choose(generator, "invert", editing.DETERMINISTIC, options))
-        z, label = begin(params, extra, keys, x, condition)
-        noise = up((params, extra, label), z, keys)
-        return {"x": decode(params, extra, down((params, extra, label), noise, keys)), "noise": noise}
+        z, told = begin(params, extra, keys, x, condition)
+        noise = up((params, extra, told), z, keys)
+        return {"x": decode(params, extra, down((params, extra, told), noise, keys)), "noise": noise}
 
     return invert
 
@@ -93,23 +94,25 @@ def _interpolate(generator: Generator, both_ways: Callable[[Choice], Any]) -> Ed
         extra: Extra,
         keys: Key[Array, "N"],
         x: Float[Array, "N ..."],
-        condition: Labels,
+        condition: Any,
         *,
         frames: int = 8,
         **options: Any,
     ) -> dict[str, Array]:
         """`frames` pictures from each x to the next, both included, over the great circle between their noises; the
-        first half of them is told the label of the one, the second half that of the other."""
+        first half of them is told what the one is, the second half what the other is."""
         if len(x) < 2 or frames < 2:
             raise UserError(f"--mode=interpolate needs two inputs and two frames; here are {len(x)} and {frames}.")
         up, down = both_ways(_choose(generator, "interpolate", editing.DETERMINISTIC, options))
-        z, label = begin(params, extra, keys, x, condition)
-        noise = up((params, extra, label), z, keys)
+        z, told = begin(params, extra, keys, x, condition)
+        noise = up((params, extra, told), z, keys)
         ends, shares = np.asarray(noise).reshape(len(x), -1), np.linspace(0.0, 1.0, frames)
         path = np.concatenate([interpolation.slerp(one, other, shares) for one, other in itertools.pairwise(ends)])
         flat = jnp.asarray(path, noise.dtype).reshape(-1, *noise.shape[1:])
-        told = jnp.where(jnp.arange(frames) < (frames + 1) // 2, label[:-1, None], label[1:, None]).reshape(-1)
-        found = down((params, extra, told), flat, jnp.repeat(keys[:-1], frames))
+        half = np.arange(frames) >= (frames + 1) // 2
+        nearer = (np.arange(len(x) - 1)[:, None] + half).reshape(-1)  # the input that each picture is told of
+        beside = jax.tree.map(lambda part: part[nearer], told)
+        found = down((params, extra, beside), flat, jnp.repeat(keys[:-1], frames))
         return {"x": decode(params, extra, found), "noise": flat}
 
     return interpolate
@@ -136,7 +139,7 @@ def _img2img(generator: Generator) -> EditFn:
         extra: Extra,
         keys: Key[Array, "N"],
         x: Float[Array, "N ..."],
-        condition: Labels,
+        condition: Any,
         *,
         strength: float = 0.5,
         **options: Any,
@@ -144,8 +147,8 @@ def _img2img(generator: Generator) -> EditFn:
         """x noised by the share `strength` of the steps and denoised again (SDEdit): 0 gives what the space makes of x
         (with a first stage its reconstruction), 1 forgets x."""
         noised, run = compiled(generator.choose(**options), strength)
-        z, label = begin(params, extra, keys, x, condition)
-        return {"x": decode(params, extra, run((params, extra, label), noised(params, z, keys), keys))}
+        z, told = begin(params, extra, keys, x, condition)
+        return {"x": decode(params, extra, run((params, extra, told), noised(params, z, keys), keys))}
 
     return img2img
 
@@ -164,7 +167,7 @@ def _inpaint(generator: Generator) -> EditFn:
         extra: Extra,
         keys: Key[Array, "N"],
         x: Float[Array, "N ..."],
-        condition: Labels,
+        condition: Any,
         *,
         mask: Float[Array, "N H W 1"] | None = None,
         resamplings: int = 5,
@@ -178,9 +181,9 @@ def _inpaint(generator: Generator) -> EditFn:
         shape = generator.space.shape
         kept = mask if shape == x.shape[1:] else editing.mask_of_latents(mask, shape)
         run = compiled(_choose(generator, "inpaint", editing.MEMORYLESS[::-1], options), resamplings)
-        z, label = begin(params, extra, keys, x, condition)
+        z, told = begin(params, extra, keys, x, condition)
         start = sampling.start(keys, (3, *shape))
-        found = decode(params, extra, run((params, extra, label), (start, z, kept), keys))
+        found = decode(params, extra, run((params, extra, told), (start, z, kept), keys))
         return {"x": mask * x + (1.0 - mask) * found}
 
     return inpaint

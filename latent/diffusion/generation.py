@@ -18,10 +18,11 @@ from jaxtyping import Array, Float, Int, Key
 from latent import config, rng
 from latent.diffusion import grids, sampling
 from latent.diffusion.denoiser import Denoiser, Guidance, Guides, check, guided
+from latent.diffusion.guidance import NULL
 from latent.diffusion.schedules import Path, prior_scale
 from latent.diffusion.spaces import Space
 from latent.errors import UserError
-from latent.types import Extra, Params
+from latent.types import Condition, Extra, Params
 
 
 class Choice(NamedTuple):
@@ -59,6 +60,15 @@ class Generator(NamedTuple):
         check(guidance, self.denoiser, self.guides)
         return Choice(chosen["sampler"], chosen["steps"], chosen["grid"], guidance)
 
+    def told(self, condition: Condition | Int[Array, "N"] | None) -> Condition:
+        """What samples are asked to be. Raises UserError for what this model does not know."""
+        asked = Condition.of(condition)
+        if asked.label is not None and not self.classes:
+            raise UserError("model.conditional=False: samples of one class need a model trained with True.")
+        if asked.text is not None and not self.denoiser.reads_text:
+            raise UserError("model.text=False: samples of a text need a model trained with True.")
+        return asked
+
     def times(self, choice: Choice, path: Path) -> Float[Array, "T"]:
         """The times of the path that the choice visits."""
         return grids.find(choice.grid, "--grid")(path, choice.steps)
@@ -79,7 +89,7 @@ class Generator(NamedTuple):
         return functools.partial(make, **options)
 
     def run(self, walk: Callable[[Params], sampling.Sampler], choice: Choice) -> Callable[..., Any]:
-        """Compiles ((params, extra, label), start, keys) -> what the sampler at these parameters gives."""
+        """Compiles ((params, extra, condition), start, keys) -> what the sampler at these parameters gives."""
         conditioned = sampling.self_conditioned if self.denoiser.self_conditioning else lambda sampler: sampler
         estimate = guided(self.denoiser, self.guides, choice.guidance)
         return sampling.runner(lambda inputs: conditioned(walk(inputs[0])), estimate)
@@ -99,13 +109,16 @@ def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
         decode = jax.jit(space.decode)
 
         @jax.jit
-        def start(params: Params, keys: Key[Array, "N"], label: Int[Array, "N"] | None) -> tuple[Array, Any]:
-            label = rng.classes(keys, classes) if classes and label is None else label
-            return sampling.start(keys, space.shape, scale(params)), label
+        def start(params: Params, keys: Key[Array, "N"], told: Condition) -> tuple[Array, Condition]:
+            if classes and told.label is None:
+                # A text speaks for itself: a class drawn at random beside it would contradict it.
+                label = rng.classes(keys, classes) if told.text is None else jnp.full(len(keys), NULL)
+                told = told._replace(label=label)
+            return sampling.start(keys, space.shape, scale(params)), told
 
-        def draw(params: Params, extra: Extra, keys: Key[Array, "N"], label: Any) -> Array:
-            x, label = start(params, keys, label)
-            z = run((params, extra, label), x, keys)
+        def draw(params: Params, extra: Extra, keys: Key[Array, "N"], told: Condition) -> Array:
+            x, told = start(params, keys, told)
+            z = run((params, extra, told), x, keys)
             if not trajectory:
                 return decode(params, extra, z)
             way = jnp.stack([z.seen, z.x0])
@@ -118,7 +131,7 @@ def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
         params: Params,
         extra: Extra,
         keys: Key[Array, "N"],
-        condition: Int[Array, "N"] | None = None,
+        condition: Condition | Int[Array, "N"] | None = None,
         *,
         sampler: str = defaults["sampler"],
         steps: int = defaults["steps"],
@@ -130,8 +143,7 @@ def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
         classifier_scale: float = defaults["classifier_scale"],
         trajectory: bool = False,
     ) -> Array:
-        if condition is not None and not classes:
-            raise UserError("model.conditional=False: samples of one class need a model trained with True.")
+        told = generator.told(condition)
         choice = generator.choose(
             sampler=sampler,
             steps=steps,
@@ -142,6 +154,9 @@ def sampler(generator: Generator) -> Callable[..., Float[Array, "N ..."]]:
             autoguidance=autoguidance,
             classifier_scale=classifier_scale,
         )
-        return compiled(choice, trajectory)(params, extra, keys, condition)
+        if choice.guidance.classifier and told.text is not None and told.label is None:
+            scale = choice.guidance.classifier
+            raise UserError(f"--classifier_scale={scale} pulls towards a class: beside a text, name it (--label).")
+        return compiled(choice, trajectory)(params, extra, keys, told)
 
     return sample

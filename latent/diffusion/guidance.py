@@ -13,9 +13,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from latent.diffusion.predictions import Denoised, Level, from_x0
 from latent.diffusion.schedules import Real, expand
+from latent.types import Condition
 
 NULL = -1
-"""The label of "no label"; classes are 0 and up. Nets take any negative label for it."""
+"""The label of "no label", and the word of "no word"; classes and words are 0 and up. Nets take any negative number for
+it."""
 
 Scale = Float[Array, "*N"] | Real
 
@@ -81,6 +83,12 @@ def classifier_gradient(
     return jax.grad(lambda y: jnp.sum(log_prob(y)))(x)
 
 
-def drop(label: Int[Array, "B"], keys: Key[Array, "B"], probability: Real | Array) -> Int[Array, "B"]:
-    """Labels of which each is NULL with that probability: what trains the unconditional denoiser."""
-    return jnp.where(jax.vmap(jax.random.uniform)(keys) < probability, NULL, label)
+def drop(told: Int[Array, "B *T"], keys: Key[Array, "B"], probability: Real | Array) -> Int[Array, "B *T"]:
+    """Labels, or texts, of which each is NULL with that probability: what trains the unconditional denoiser."""
+    dropped = jax.vmap(jax.random.uniform)(keys) < probability
+    return jnp.where(dropped.reshape(-1, *(1,) * (told.ndim - 1)), NULL, told)
+
+
+def nothing(condition: Condition) -> Condition:
+    """The condition of as many samples that tells them nothing: every part that is there, dropped."""
+    return jax.tree.map(lambda part: jnp.full_like(part, NULL), condition)

@@ -32,7 +32,7 @@ from latent.diffusion.denoiser import CLASSIFIER, DENOISER, WEAK, Denoiser, Guid
 from latent.diffusion.guidance import drop
 from latent.diffusion.paths import PATH
 from latent.errors import UserError, unknown_name
-from latent.types import Batch, Context, DataSpec, Extra, Loss, Model, Params, Player
+from latent.types import Batch, Condition, Context, DataSpec, Extra, Loss, Model, Params, Player
 
 
 def _named(table: dict[str, Any], name: str, key: str) -> Any:
@@ -55,7 +55,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     """Builds the diffusion model that the config section `model` describes.
 
     Raises UserError for unknown names, options that do not fit them, a prediction that the schedule rules out, labels
-    where the set has none, nets that the latent's shape does not suit, and runs that do not fit this one.
+    or text where the set has none, nets that the latent's shape does not suit, and runs that do not fit this one.
     """
     space = _space(section, spec)
     denoiser = _denoiser(section, space, spec)
@@ -81,7 +81,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         return params, extra
 
     def errors(
-        params: Params, extra: Extra, batch: Batch, context: Context, label: Any
+        params: Params, extra: Extra, batch: Batch, context: Context, told: Condition
     ) -> dict[str, Float[Array, "B"]]:
         """`_judged` of the batch, each example noised to a time of its own."""
         keys = context.keys
@@ -93,14 +93,17 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         t = law.draw(path, keys("time"), batch["position"], size)
         eps = jax.vmap(lambda key: jax.random.normal(key, space.shape))(keys("noise"))
         coin = jax.vmap(jax.random.bernoulli)(keys("self_conditioning")) if denoiser.self_conditioning else None
-        weighted, found = schedule.errors(judged, path, params[DENOISER], t, (z, eps, label, coin))
+        weighted, found = schedule.errors(judged, path, params[DENOISER], t, (z, eps, told, coin))
         return {"weighted_error": weighted, **found}
 
     def loss(params: Params, extra: Extra, batch: Batch, context: Context) -> Loss:
-        label = None
-        if denoiser.conditional:
-            label = drop(batch["label"], context.keys("drop"), context.hparams[DENOISER]["label_dropout"])
-        found = errors(params, extra, batch, context, label)
+        told, rates = denoiser.told_of(batch), context.hparams[DENOISER]
+        # A coin for each, so that either may be told alone and guidance finds what neither is.
+        if told.label is not None:
+            told = told._replace(label=drop(told.label, context.keys("drop"), rates["label_dropout"]))
+        if told.text is not None:
+            told = told._replace(text=drop(told.text, context.keys("drop_text"), rates["text_dropout"]))
+        found = errors(params, extra, batch, context, told)
         objective = found["weighted_error"]
         if denoiser.learns_variance:
             # lambda L_vlb with lambda = 0.001 and L_vlb = T E_t[L_t] (section 3.4, and the published code's bits).
@@ -108,7 +111,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         return Loss(jnp.mean(objective), found, extra)
 
     def terms(params: Params, extra: Extra, batch: Batch, context: Context) -> dict[str, Float[Array, "B"]]:
-        return errors(params, extra, batch, context, batch["label"] if denoiser.conditional else None)
+        return errors(params, extra, batch, context, denoiser.told_of(batch))
 
     return Model(
         init=init,
@@ -118,6 +121,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         likelihoods=densities.likelihoods(generator, spec.support, bool(section.first_stage)),
         edits=edits.edits(generator),
         classes=classes,
+        text=denoiser.reads_text,
         sample_prior=space.sample_prior,
         codes=space.codes,
         loads=loads,
@@ -134,17 +138,17 @@ def _judged(
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """The weighted squared error of the net's output, averaged over z; the plain one, and the bits of a step.
 
-    `data` is (z, its noise, labels, where the net is told its own first estimate); the last two may be None.
+    `data` is (z, its noise, the condition, where the net is told its own first estimate or None).
     """
-    z, eps, label, coin = data
+    z, eps, condition, coin = data
     x = schedules.perturb(path, z, eps, t)
     previous = None
     if coin is not None:
-        told = jax.lax.stop_gradient(denoiser(path, weights, x, t, label).x0)
+        told = jax.lax.stop_gradient(denoiser(path, weights, x, t, condition).x0)
         previous = jnp.where(schedules.expand(coin.astype(z.dtype), z) > 0, told, 0.0)
     prediction = denoiser.prediction
     target = predictions.target(prediction, z, eps, path.alpha(t), path.sigma(t))
-    output, variance = denoiser.output(path, weights, x, t, label, previous)
+    output, variance = denoiser.output(path, weights, x, t, condition, previous)
     plain = jnp.mean(((output - target) ** 2).reshape(len(z), -1), axis=1)
     found = {"error": plain}
     if variance is not None:
@@ -163,6 +167,9 @@ def _space(section: config.Section, spec: DataSpec) -> spaces.Space:
 def _denoiser(section: config.Section, space: spaces.Space, spec: DataSpec) -> Denoiser:
     if section.conditional and not spec.num_classes:
         raise UserError(f"model.conditional=True needs classes, which data.name={spec.name!r} has not.")
+    reads_text = section.text if "text" in section else False  # runs from before there was a choice have no such key
+    if reads_text and not spec.vocabulary:
+        raise UserError(f"model.text=True needs captions, which data.name={spec.name!r} has not.")
     schedule = _made(paths.SCHEDULES, section.schedule, "model.schedule")
     path = schedule.at(None)  # for what is true of it whatever its parameters
     if section.learned_variance and path.num_timesteps is None:
@@ -175,12 +182,14 @@ def _denoiser(section: config.Section, space: spaces.Space, spec: DataSpec) -> D
             space.shape,
             spec.num_classes if section.conditional else 0,
             outputs=1 + section.learned_variance,
+            num_words=len(spec.vocabulary) if reads_text else 0,
         ),
         schedule=schedule,
         prediction=predictions.find(section.prediction, path, "model.prediction"),
         conditional=section.conditional,
         self_conditioning=section.net.self_conditioning,
         learns_variance=section.learned_variance,
+        reads_text=reads_text,
     )
 
 
@@ -197,8 +206,7 @@ def _check_learned(section: config.Section) -> None:
 
 def _params(denoiser: Denoiser, space: spaces.Space, key: Key[Array, ""]) -> Params:
     """What is trained of a denoiser: the weights of its net, and its path's parameters where it has some."""
-    label = jnp.zeros(1, jnp.int32) if denoiser.conditional else None
-    params = {DENOISER: denoiser.net.init(key, jnp.zeros((1, *space.shape)), jnp.ones(1), label)["params"]}
+    params = {DENOISER: denoiser.net.init(key, jnp.zeros((1, *space.shape)), jnp.ones(1))["params"]}
     if denoiser.schedule.init is not None:
         params[PATH] = denoiser.schedule.init(jax.random.fold_in(key, 2))
     return params
@@ -249,6 +257,6 @@ def _classifier(section: config.Section, space: spaces.Space, spec: DataSpec) ->
 
     def log_prob(params: Params, extra: Extra, z: Array, label: Array) -> Float[Array, "N"]:
         found = jax.nn.log_softmax(logits(params[CLASSIFIER], extra[CLASSIFIER], space.decode(params, extra, z)))
-        return jnp.take_along_axis(found, label[:, None], axis=1)[:, 0]
+        return jnp.where(label < 0, 0.0, jnp.take_along_axis(found, label[:, None], axis=1)[:, 0])  # no label: no pull
 
     return log_prob

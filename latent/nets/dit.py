@@ -24,13 +24,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from latent.errors import UserError
 from latent.nets.attention import SelfAttention, check_heads
 from latent.nets.embeddings import Conditioning, grid_positions, with_previous
 from latent.nets.layers import Dense, wide
 from latent.nets.mlp import count, dense
+from latent.types import UNTOLD, Condition
 
 FREQUENCIES = 256
 EXPANSION = 4
@@ -79,7 +80,7 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """x [B, *shape], t [B] in [0, 1], label [B] or None, previous estimate like x or None -> [B, ..., outputs * c].
+    """x [B, *shape], t [B] in [0, 1], a condition, previous estimate like x or None -> [B, ..., outputs * c].
 
     Initially 0. A vector is a grid of one column and one channel.
     """
@@ -91,6 +92,7 @@ class DiT(nn.Module):
     qk_norm: bool
     remat: bool
     num_classes: int
+    num_words: int
     outputs: int
     self_conditioning: bool
 
@@ -99,20 +101,21 @@ class DiT(nn.Module):
         self,
         x: Float[Array, "B *shape"],
         t: Float[Array, "B"],
-        label: Int[Array, "B"] | None = None,
+        condition: Condition = UNTOLD,
         previous: Float[Array, "B *shape"] | None = None,
     ) -> Float[Array, "B ..."]:
         vector = x.ndim == 2
         if vector:
             x, previous = (None if grid is None else grid[:, :, None, None] for grid in (x, previous))
         patch = (self.patch, 1 if vector else self.patch)
-        condition = nn.silu(Conditioning(self.width, FREQUENCIES, self.num_classes, NORMAL)(t, label))
+        conditioning = Conditioning(self.width, FREQUENCIES, self.num_classes, self.num_words, NORMAL)
+        embedded = nn.silu(conditioning(t, condition))
         tokens = patchify(with_previous(x, previous, self.self_conditioning), patch)
         grid = (x.shape[1] // patch[0],) if vector else (x.shape[1] // patch[0], x.shape[2] // patch[1])
         tokens = dense(self.width, name="input")(tokens)
         tokens += jnp.asarray(grid_positions(grid, self.width), tokens.dtype)
-        tokens = self._blocks(tokens, condition)
-        shift, scale = jnp.split(Dense(2 * self.width, kernel_init=ZEROS, name="modulation")(condition), 2, axis=-1)
+        tokens = self._blocks(tokens, embedded)
+        shift, scale = jnp.split(Dense(2 * self.width, kernel_init=ZEROS, name="modulation")(embedded), 2, axis=-1)
         tokens = _modulate(tokens, shift, scale)
         features = self.outputs * x.shape[-1] * math.prod(patch)
         y = unpatchify(Dense(features, kernel_init=ZEROS, name="output")(tokens), patch, x.shape[1:3])
@@ -135,7 +138,7 @@ class DiT(nn.Module):
         return body(block(self.heads, self.qk_norm, name="blocks"), tokens, None)[0]
 
 
-def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1) -> nn.Module:
+def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1, num_words: int = 0) -> nn.Module:
     """Builds the denoiser for grids of `shape` [h, w, c] or vectors [d].
 
     Raises `UserError` where the patch does not divide the shape, or the heads the width.
@@ -149,6 +152,5 @@ def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: in
         raise UserError(f"model.net.width={width} must be a multiple of {2 * len(shape[:2])} for positions in {shape}.")
     check_heads(heads, (width,))
     depth = count(section, "depth")
-    return DiT(
-        patch, width, depth, heads, section.qk_norm, section.remat, num_classes, outputs, section.self_conditioning
-    )
+    told = (num_classes, num_words, outputs, section.self_conditioning)
+    return DiT(patch, width, depth, heads, section.qk_norm, section.remat, *told)

@@ -13,12 +13,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from latent.errors import UserError
 from latent.nets.embeddings import Conditioning, with_previous
 from latent.nets.layers import Dense, wide
 from latent.nets.mlp import count
+from latent.types import UNTOLD, Condition
 
 ZEROS = nn.initializers.zeros_init()
 
@@ -44,7 +45,7 @@ class Block(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """x [B, d], t [B] in [0, 1], label [B] or None, previous estimate [B, d] or None -> [B, outputs * d].
+    """x [B, d], t [B] in [0, 1], a condition, previous estimate [B, d] or None -> [B, outputs * d].
 
     Initially 0. In the manner of the denoising MLP of Li et al. 2024 (arXiv 2406.11838, section 4.1).
     """
@@ -52,6 +53,7 @@ class Denoiser(nn.Module):
     width: int
     depth: int
     num_classes: int
+    num_words: int
     outputs: int
     self_conditioning: bool
 
@@ -60,22 +62,22 @@ class Denoiser(nn.Module):
         self,
         x: Float[Array, "B d"],
         t: Float[Array, "B"],
-        label: Int[Array, "B"] | None = None,
+        condition: Condition = UNTOLD,
         previous: Float[Array, "B d"] | None = None,
     ) -> Float[Array, "B _"]:
-        condition = nn.silu(Conditioning(self.width, self.width, self.num_classes)(t, label))
+        embedded = nn.silu(Conditioning(self.width, self.width, self.num_classes, self.num_words)(t, condition))
         y = Dense(self.width, name="input")(with_previous(x, previous, self.self_conditioning))
         for _ in range(self.depth):
-            y = Block()(y, condition)
-        y = modulated_norm(y, condition, "modulation")
+            y = Block()(y, embedded)
+        y = modulated_norm(y, embedded, "modulation")
         return Dense(self.outputs * x.shape[-1], kernel_init=ZEROS, name="output")(y)
 
 
-def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1) -> nn.Module:
+def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1, num_words: int = 0) -> nn.Module:
     """Builds the denoiser for latents of `shape` [d]; raises `UserError` for other shapes and for widths below 1."""
     if len(shape) != 1:
         raise UserError(
             f"model.net.name='residual_mlp' needs vector latents [d], not {shape}: choose unet or dit for grids."
         )
     width, depth = count(section, "width"), count(section, "depth")
-    return Denoiser(width, depth, num_classes, outputs, section.self_conditioning)
+    return Denoiser(width, depth, num_classes, num_words, outputs, section.self_conditioning)

@@ -18,7 +18,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from latent.errors import UserError
 from latent.nets.attention import GridAttention, check_heads
@@ -26,13 +26,14 @@ from latent.nets.conv import Conv
 from latent.nets.embeddings import Conditioning, with_previous
 from latent.nets.mlp import count, widths
 from latent.nets.residual import Downsample, GroupNorm, ResidualBlock, Upsample
+from latent.types import UNTOLD, Condition
 
 EXPANSION = 4
 """Width of the conditioning vector, relative to the first level's."""
 
 
 class UNet(nn.Module):
-    """x [B, h, w, c], t [B] in [0, 1], label [B] or None, previous estimate like x or None -> [B, h, w, outputs * c].
+    """x [B, h, w, c], t [B] in [0, 1], a condition, previous estimate like x or None -> [B, h, w, outputs * c].
 
     Initially 0.
     """
@@ -42,6 +43,7 @@ class UNet(nn.Module):
     attention_levels: tuple[int, ...]
     heads: int
     num_classes: int
+    num_words: int
     outputs: int
     self_conditioning: bool
 
@@ -50,14 +52,14 @@ class UNet(nn.Module):
         self,
         x: Float[Array, "B h w c"],
         t: Float[Array, "B"],
-        label: Int[Array, "B"] | None = None,
+        condition: Condition = UNTOLD,
         previous: Float[Array, "B h w c"] | None = None,
     ) -> Float[Array, "B h w _"]:
         first, levels = self.channels[0], len(self.channels)
-        condition = nn.silu(Conditioning(EXPANSION * first, first, self.num_classes)(t, label))
+        embedded = nn.silu(Conditioning(EXPANSION * first, first, self.num_classes, self.num_words)(t, condition))
 
         def block(y: Array, level: int) -> Array:
-            y = ResidualBlock(self.channels[level])(y, condition)
+            y = ResidualBlock(self.channels[level])(y, embedded)
             return GridAttention(self.heads)(y) if level in self.attention_levels else y
 
         y = Conv(first, (3, 3), name="input")(with_previous(x, previous, self.self_conditioning))
@@ -69,8 +71,8 @@ class UNet(nn.Module):
             for _ in range(self.num_blocks):
                 y = block(y, level)
                 skips.append(y)
-        y = ResidualBlock(self.channels[-1])(y, condition)
-        y = ResidualBlock(self.channels[-1])(GridAttention(self.heads)(y), condition)
+        y = ResidualBlock(self.channels[-1])(y, embedded)
+        y = ResidualBlock(self.channels[-1])(GridAttention(self.heads)(y), embedded)
         for level in reversed(range(levels)):
             for _ in range(self.num_blocks + 1):
                 y = block(jnp.concatenate([y, skips.pop()], axis=-1), level)
@@ -80,7 +82,7 @@ class UNet(nn.Module):
         return Conv(self.outputs * x.shape[-1], (3, 3), kernel_init=zeros, name="output")(nn.silu(GroupNorm()(y)))
 
 
-def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1) -> nn.Module:
+def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1, num_words: int = 0) -> nn.Module:
     """Builds the denoiser for grids of `shape` [h, w, c].
 
     Raises `UserError` for other shapes, more halvings than the grid allows, levels that do not exist, and heads that
@@ -98,5 +100,5 @@ def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: in
         raise UserError(f"model.net.attention_levels={attention_levels} must lie in 0 .. {len(channels) - 1}.")
     heads = count(section, "heads")
     check_heads(heads, (*(channels[level] for level in attention_levels), channels[-1]))
-    num_blocks = count(section, "num_blocks")
-    return UNet(channels, num_blocks, attention_levels, heads, num_classes, outputs, section.self_conditioning)
+    told = (num_classes, num_words, outputs, section.self_conditioning)
+    return UNet(channels, count(section, "num_blocks"), attention_levels, heads, *told)

@@ -1,8 +1,8 @@
 """U-ViT (Bao et al. 2023, arXiv 2209.12152): a transformer with the long skips of a U-net, as a denoiser of grids.
 
-A grid [h, w, c] is cut into squares of patch x patch pixels. They, the time and the label are all tokens of one plain
-transformer, whose layers on the way out take those of the way in beside their input. The keys it reads, with sensible
-values for small latents:
+A grid [h, w, c] is cut into squares of patch x patch pixels. They, the time, the label and the text are all tokens of
+one plain transformer, whose layers on the way out take those of the way in beside their input. The keys it reads, with
+sensible values for small latents:
 
     patch              2       pixels on a token's side; divides the grid's sides
     width              128     of a token: a multiple of heads
@@ -23,7 +23,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from latent.errors import UserError
 from latent.nets.attention import SelfAttention, check_heads
@@ -31,6 +31,7 @@ from latent.nets.conv import Conv
 from latent.nets.dit import EXPANSION, FREQUENCIES, NORMAL, ZEROS, patchify, unpatchify
 from latent.nets.embeddings import Conditioning, with_previous
 from latent.nets.mlp import count, dense
+from latent.types import UNTOLD, Condition
 
 Tokens = Float[Array, "B T C"]
 
@@ -56,7 +57,7 @@ class Block(nn.Module):
 
 
 class UViT(nn.Module):
-    """x [B, h, w, c], t [B] in [0, 1], label [B] or None, previous estimate like x or None -> [B, h, w, outputs * c].
+    """x [B, h, w, c], t [B] in [0, 1], a condition, previous estimate like x or None -> [B, h, w, outputs * c].
 
     Initially 0.
     """
@@ -67,6 +68,7 @@ class UViT(nn.Module):
     heads: int
     qk_norm: bool
     num_classes: int
+    num_words: int
     outputs: int
     self_conditioning: bool
 
@@ -75,11 +77,12 @@ class UViT(nn.Module):
         self,
         x: Float[Array, "B h w c"],
         t: Float[Array, "B"],
-        label: Int[Array, "B"] | None = None,
+        condition: Condition = UNTOLD,
         previous: Float[Array, "B h w c"] | None = None,
     ) -> Float[Array, "B h w _"]:
         patch = (self.patch, self.patch)
-        told = Conditioning(self.width, FREQUENCIES, self.num_classes, NORMAL, joined=False)(t, label)
+        sizes = (self.width, FREQUENCIES, self.num_classes, self.num_words)
+        told = Conditioning(*sizes, NORMAL, joined=False)(t, condition)
         pieces = dense(self.width, name="input")(patchify(with_previous(x, previous, self.self_conditioning), patch))
         tokens = jnp.concatenate([told, pieces], axis=1)
         tokens = tokens + self.param("positions", NORMAL, tokens.shape[1:])
@@ -109,7 +112,7 @@ class UViT(nn.Module):
         return partial(scan(layer), Block(self.heads, self.qk_norm, name=name))
 
 
-def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1) -> nn.Module:
+def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: int = 1, num_words: int = 0) -> nn.Module:
     """Builds the denoiser for grids of `shape` [h, w, c].
 
     Raises `UserError` for other shapes, a patch that does not divide them, heads that do not divide the width, and an
@@ -124,4 +127,5 @@ def denoiser(section: Any, shape: tuple[int, ...], num_classes: int, outputs: in
     if depth < 3 or depth % 2 == 0:
         raise UserError(f"model.net.depth={depth} must be odd and at least 3 of model.net.name='uvit'.")
     check_heads(heads, (width,))
-    return UViT(patch, width, depth, heads, section.qk_norm, num_classes, outputs, section.self_conditioning)
+    told = (num_classes, num_words, outputs, section.self_conditioning)
+    return UViT(patch, width, depth, heads, section.qk_norm, *told)

@@ -111,7 +111,7 @@ def test_a_streamed_file_is_checked_once_for_as_long_as_it_stays(place, monkeypa
 def test_pieces_make_the_same_set(tmp_path, place):
     whole = every_split()
     pieces = [
-        (name, Split(*(part[start : start + 7] for part in split)))
+        (name, Split(**{part: array[start : start + 7] for part, array in split.parts().items()}))
         for start in range(0, 50, 7)
         for name, split in whole.items()
     ]
@@ -146,8 +146,9 @@ def test_the_mean_is_the_same_from_disk(tmp_path, monkeypatch, dtype):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_streamed_batches_are_the_resident_ones(place, count):
-    split = arrays.read("some", place, budget=100)[0]["train"]
-    resident = feed.build(arrays.read("some", place)[0]["train"], 3, 8, 2400, workers=2)
+    text = np.arange(100, dtype=np.int32).reshape(50, 2)
+    split, whole = (arrays.read("some", place, budget)[0]["train"]._replace(text=text) for budget in (100, None))
+    resident = feed.build(whole, 3, 8, 2400, workers=2)
     streamed = feed.build(split, 3, 8, 2399, workers=3)
     assert not jax.tree.leaves(streamed.resident) and jax.tree.leaves(resident.resident)
     assert resident.step_bytes == 0 and streamed.step_bytes == 8 * 48
@@ -157,7 +158,7 @@ def test_streamed_batches_are_the_resident_ones(place, count):
         for row in range(count):
             one = resident.fetch(resident.resident, {name: value[row] for name, value in expected.items()})
             other = streamed.fetch(streamed.resident, {name: value[row] for name, value in found.items()})
-            assert set(one) == set(other) == {"x", "label", "factors", "index", "position"}
+            assert set(one) == set(other) == {"x", "label", "factors", "text", "index", "position"}
             for name in one:
                 np.testing.assert_array_equal(other[name], one[name], strict=True)
 

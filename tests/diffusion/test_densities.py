@@ -29,7 +29,7 @@ class ExactNet:
     def __init__(self, mixture=None):
         self.mixture = mixture
 
-    def apply(self, variables, x, t, label, previous):
+    def apply(self, variables, x, t, condition, previous):
         assert previous is None
         alpha, sigma = PATH.alpha(t[0]), PATH.sigma(t[0])
         if self.mixture is not None:

@@ -12,6 +12,7 @@ from latent.diffusion import guidance, learned_variance, paths, predictions, sch
 from latent.diffusion.denoiser import Denoiser, Guidance, Guides, check, guided
 from latent.diffusion.predictions import PREDICTIONS
 from latent.errors import UserError
+from latent.types import Condition
 from tests.diffusion import exact
 
 PATH = schedules.linear()
@@ -27,12 +28,12 @@ class ExactNet:
     def __init__(self, mixture):
         self.mixture = mixture
 
-    def apply(self, variables, x, t, label, previous):
+    def apply(self, variables, x, t, condition, previous):
         alpha, sigma = PATH.alpha(t)[0], PATH.sigma(t)[0]
         logs, solved, pulled = exact.components(self.mixture, x, alpha, sigma)
         share = jax.nn.softmax(logs, axis=1)
-        if label is not None:
-            share = jnp.where(label[:, None] < 0, share, jax.nn.one_hot(label, logs.shape[1]))
+        if condition.label is not None:
+            share = jnp.where(condition.label[:, None] < 0, share, jax.nn.one_hot(condition.label, logs.shape[1]))
         each = jnp.asarray(self.mixture.means, x.dtype) + alpha * pulled
         x0, eps = (jnp.einsum("nk,nki->ni", share, values) for values in (each, sigma * solved))
         return predictions.target(PREDICTIONS["v"], x0, eps, alpha, sigma)
@@ -53,11 +54,11 @@ PARAMS = {"denoiser": {}, "weak": {"denoiser": {}}}
 
 def ask(**options):
     estimate = guided(STRONG, GUIDES, Guidance(**options))
-    return jax.jit(lambda x: estimate((PARAMS, {}, LABEL), x, T))(X)
+    return jax.jit(lambda x: estimate((PARAMS, {}, Condition(LABEL)), x, T))(X)
 
 
 def alone(denoiser, label):
-    return jax.jit(lambda: denoiser(PATH, {}, X, jnp.full(5, T), label))()
+    return jax.jit(lambda: denoiser(PATH, {}, X, jnp.full(5, T), Condition(label)))()
 
 
 def test_the_defaults_are_the_conditional_denoiser():
@@ -68,7 +69,8 @@ def test_every_push_is_from_its_own_reference_and_they_add_up():
     conditional, free = alone(STRONG, LABEL), alone(STRONG, jnp.full(5, guidance.NULL))
     weak = alone(GUIDES.weak, LABEL)
     alpha, sigma = PATH.alpha(T), PATH.sigma(T)
-    gradient = jax.grad(lambda x: log_prob({}, {}, STRONG(PATH, {}, x, jnp.full(5, T), LABEL).x0, LABEL).sum())(X)
+    clean = lambda x: STRONG(PATH, {}, x, jnp.full(5, T), Condition(LABEL)).x0  # noqa: E731
+    gradient = jax.grad(lambda x: log_prob({}, {}, clean(x), LABEL).sum())(X)
     pushes = {
         "classifier_free": (3.0, 2.0 * (conditional.x0 - free.x0)),
         "autoguidance": (1.5, 0.5 * (conditional.x0 - weak.x0)),

@@ -149,7 +149,7 @@ def test_training_makes_the_loss_alike_at_all_times_and_leaves_its_mean():
 class ExactNet:
     """The denoiser of the mixture as a net that predicts v. It knows no path: the clock tells it the level."""
 
-    def apply(self, variables, x, clock, label, previous):
+    def apply(self, variables, x, clock, condition, previous):
         level = ENDS["log_snr_max"] - (ENDS["log_snr_max"] - ENDS["log_snr_min"]) * clock[0]
         alpha, sigma = jnp.sqrt(jax.nn.sigmoid(level)), jnp.sqrt(jax.nn.sigmoid(-level))
         found = exact.denoise(exact.MIXTURE, x, alpha, sigma)

@@ -9,9 +9,10 @@ import pytest
 
 from latent import config
 from latent.nets.embeddings import grid_positions
+from latent.types import UNTOLD, Condition
 from tests.nets.awake import awake, draw, initialise, stirred
 
-CLASSES = 3
+CLASSES, NUM_WORDS = 3, 5
 SECTIONS = {
     "residual_mlp": {"width": 16, "depth": 2},
     "unet": {"channels": (8, 12), "num_blocks": 1, "attention_levels": (1,), "heads": 2},
@@ -27,15 +28,16 @@ CASES = [
 each = pytest.mark.parametrize(("name", "shape"), CASES)
 
 
-def build(name, shape, num_classes=CLASSES, outputs=1, self_conditioning=True):
+def build(name, shape, num_classes=CLASSES, outputs=1, self_conditioning=True, num_words=NUM_WORDS):
     section = config.Section(SECTIONS[name] | {"name": name, "self_conditioning": self_conditioning})
     make = config.select("latent.nets", name, "denoiser", "model.net.name")
-    return make(section, shape, num_classes, outputs)
+    return make(section, shape, num_classes, outputs, num_words)
 
 
 def inputs(shape, count=4):
-    x, t = draw(count, *shape), jnp.linspace(0.0, 1.0, count)
-    return x, t, jnp.arange(count) % CLASSES, draw(count, *shape, seed=1)
+    x, t, label = draw(count, *shape), jnp.linspace(0.0, 1.0, count), jnp.arange(count) % CLASSES
+    text = jnp.asarray([[0, 1, -1], [2, -1, -1], [3, 4, 0], [1, 1, -1]])[:count]
+    return x, t, Condition(label, text), draw(count, *shape, seed=1)
 
 
 def trained(net, shape):
@@ -78,60 +80,68 @@ def test_it_starts_at_zero_and_learns_from_there(name, shape):
 @each
 def test_no_example_sees_another(name, shape):
     _, apply = trained(build(name, shape), shape)
-    x, t, label, previous = inputs(shape)
-    together = apply(x, t, label, previous)
-    alone = jnp.concatenate(
-        [apply(x[i : i + 1], t[i : i + 1], label[i : i + 1], previous[i : i + 1]) for i in range(4)]
-    )
+    x, t, told, previous = inputs(shape)
+    together = apply(x, t, told, previous)
+    one = lambda i: jax.tree.map(lambda part: part[i : i + 1], (x, t, told, previous))  # noqa: E731
+    alone = jnp.concatenate([apply(*one(i)) for i in range(4)])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
-    others = apply(x.at[1:].set(50.0), t.at[1:].set(0.5), label.at[1:].set(2), previous.at[1:].set(9.0))
+    stirred_rest = jax.tree.map(lambda part: part.at[1:].set(2), told)
+    others = apply(x.at[1:].set(50.0), t.at[1:].set(0.5), stirred_rest, previous.at[1:].set(9.0))
     np.testing.assert_allclose(together[0], others[0], rtol=1e-5, atol=1e-6)
 
 
 @each
-def test_time_label_and_previous_estimate_all_count(name, shape):
+def test_time_label_text_and_previous_estimate_all_count(name, shape):
     _, apply = trained(build(name, shape), shape)
-    x, t, label, previous = inputs(shape)
-    y = apply(x, t, label, previous)
+    x, t, told, previous = inputs(shape)
+    y = apply(x, t, told, previous)
     for other in (
-        apply(x, 1.0 - t, label, previous),
-        apply(x, t, (label + 1) % CLASSES, previous),
-        apply(x, t, label, previous + 1.0),
+        apply(x, 1.0 - t, told, previous),
+        apply(x, t, told._replace(label=(told.label + 1) % CLASSES), previous),
+        apply(x, t, told._replace(text=(told.text + 1) % NUM_WORDS), previous),
+        apply(x, t, told, previous + 1.0),
     ):
         assert float(jnp.abs(other - y)[1:].max()) > 1e-3
 
 
 @each
-def test_without_a_label_it_takes_the_last_row_of_the_table(name, shape):
+def test_without_label_or_text_it_takes_the_last_row_of_the_table(name, shape):
     params, apply = trained(build(name, shape), shape)
-    x, t, label, previous = inputs(shape)
-    table = params["Conditioning_0"]["label"]["embedding"]
-    assert table.shape[0] == CLASSES + 1
-    unlabelled = apply(x, t, None, previous)
-    np.testing.assert_array_equal(unlabelled, apply(x, t, jnp.full(4, CLASSES), previous))
-    np.testing.assert_array_equal(unlabelled, apply(x, t, jnp.full(4, -1), previous))  # data sets without labels
+    x, t, (label, text), previous = inputs(shape)
+    ask = lambda label, text=text: apply(x, t, Condition(label, text), previous)  # noqa: E731
+    tables = params["Conditioning_0"]["label"]["embedding"], params["Conditioning_0"]["words"]["table"]["embedding"]
+    assert [len(table) for table in tables] == [CLASSES + 1, NUM_WORDS + 1]
+    unlabelled, textless = ask(None), ask(label, jnp.full((4, 3), -1))
+    # Two programs, with a label and without: the compiler may order their sums differently.
+    np.testing.assert_allclose(unlabelled, ask(jnp.full(4, CLASSES)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(unlabelled, ask(jnp.full(4, -1)), rtol=1e-5, atol=1e-5)  # data sets without labels
+    np.testing.assert_allclose(textless, ask(label, jnp.full((4, 3), NUM_WORDS)), rtol=1e-5, atol=1e-5)
     for value in range(CLASSES):
-        assert float(jnp.abs(unlabelled - apply(x, t, jnp.full(4, value), previous)).max()) > 1e-4
-    assert np.isnan(apply(x, t, label + CLASSES + 1, previous)).all()
+        assert float(jnp.abs(unlabelled - ask(jnp.full(4, value))).max()) > 1e-4
+    for word in range(NUM_WORDS):
+        assert float(jnp.abs(textless - ask(label, jnp.full((4, 3), word))).max()) > 1e-4
+    assert np.isnan(ask(label + CLASSES + 1)).all() and np.isnan(ask(label, text + NUM_WORDS + 2)).all()
 
 
 @each
-def test_an_unconditional_one_ignores_labels(name, shape):
-    params, apply = trained(build(name, shape, num_classes=0), shape)
-    x, t, label, previous = inputs(shape)
-    assert "label" not in params["Conditioning_0"]
-    np.testing.assert_array_equal(apply(x, t, label, previous), apply(x, t, None, previous))
+def test_an_unconditional_one_ignores_labels_and_text_and_has_no_weights_for_them(name, shape):
+    params, apply = trained(build(name, shape, num_classes=0, num_words=0), shape)
+    x, t, told, previous = inputs(shape)
+    assert set(params["Conditioning_0"]) == {"time_1", "time_2"}
+    np.testing.assert_array_equal(apply(x, t, told, previous), apply(x, t, UNTOLD, previous))
+    labelled = jax.eval_shape(build(name, shape, num_words=0).init, jax.random.key(0), x, t)["params"]
+    assert set(labelled["Conditioning_0"]) == {"time_1", "time_2", "label"}
 
 
 @each
 def test_self_conditioning_is_zeros_at_first_and_ignored_where_off(name, shape):
-    x, t, label, previous = inputs(shape)
+    x, t, told, previous = inputs(shape)
     _, apply = trained(build(name, shape), shape)
     # Two programs: the compiler may order their sums differently.
-    np.testing.assert_allclose(apply(x, t, label, None), apply(x, t, label, jnp.zeros_like(x)), rtol=1e-5, atol=1e-5)
-    assert np.abs(apply(x, t, label, None) - apply(x, t, label, previous)).max() > 1e-3
+    np.testing.assert_allclose(apply(x, t, told, None), apply(x, t, told, jnp.zeros_like(x)), rtol=1e-5, atol=1e-5)
+    assert np.abs(apply(x, t, told, None) - apply(x, t, told, previous)).max() > 1e-3
     _, apply = trained(build(name, shape, self_conditioning=False), shape)
-    np.testing.assert_array_equal(apply(x, t, label, None), apply(x, t, label, previous))
+    np.testing.assert_array_equal(apply(x, t, told, None), apply(x, t, told, previous))
 
 
 def test_several_outputs_of_a_vector_follow_one_another():

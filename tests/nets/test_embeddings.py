@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent.nets.embeddings import Conditioning, grid_positions, sinusoidal
-from tests.nets.awake import draw, initialise
+from latent.nets.embeddings import Conditioning, Words, grid_positions, sinusoidal
+from latent.types import Condition
+from tests.nets.awake import draw, initialise, stirred
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "embeddings.npz")
 
@@ -27,20 +28,46 @@ def test_the_time_of_a_denoiser_is_embedded_in_thousandths():
     """t = 0.5 and step 500 are the same: the MLP, undone by hand, sees the published embedding."""
     net = Conditioning(width=8, frequencies=32, num_classes=0)
     t = jnp.float32(REFERENCE["t"]) / 1000
-    params = initialise(net, t, None)
+    params = initialise(net, t)
     hidden = REFERENCE["size_32"] @ params["time_1"]["kernel"] + params["time_1"]["bias"]
     expected = jax.nn.silu(hidden) @ params["time_2"]["kernel"] + params["time_2"]["bias"]
-    np.testing.assert_allclose(net.apply({"params": params}, t, None), expected, atol=1e-3)
+    np.testing.assert_allclose(net.apply({"params": params}, t), expected, atol=1e-3)
 
 
 def test_a_label_adds_its_row():
     net = Conditioning(width=8, frequencies=6, num_classes=4)
     t, label = jnp.zeros(3), jnp.asarray([2, 0, 4])
-    params = initialise(net, t, label)
+    params = initialise(net, t)
     params["label"]["embedding"] = draw(5, 8)
-    apply = jax.jit(lambda label: net.apply({"params": params}, t, label))
+    apply = jax.jit(lambda label: net.apply({"params": params}, t, Condition(label)))
     plain = apply(label) - draw(5, 8)[label]
     np.testing.assert_allclose(plain, jnp.broadcast_to(plain[0], (3, 8)), atol=1e-6)
+
+
+def test_a_text_is_the_mean_of_its_words_and_padding_is_none():
+    net, table = Words(width=4, num_words=5), draw(6, 4)
+    ask = lambda *rows: net.apply({"params": {"table": {"embedding": table}}}, jnp.asarray(rows))  # noqa: E731
+    np.testing.assert_allclose(ask([3, 1, -1], [2, -1, -1]), [(table[3] + table[1]) / 2, table[2]], rtol=1e-6)
+    np.testing.assert_allclose(ask([3, 1]), ask([1, -1, 3, -1, -1, -1]), rtol=1e-6)  # order and padding tell nothing
+    np.testing.assert_allclose(ask([3, 3, 1]), [(2 * table[3] + table[1]) / 3], rtol=1e-6)
+    np.testing.assert_array_equal(ask([-1, -1], [5, -1]), [table[5], table[5]])
+    assert np.isnan(ask([6, 1])).all()
+
+
+def test_text_joins_time_and_label_by_a_perceptron_of_its_own():
+    """Undone by hand; told nothing is a text without words; a token of its own where they are not joined."""
+    t, label, text = jnp.zeros(2), jnp.asarray([1, 2]), jnp.asarray([[0, 2, -1], [-1, -1, -1]])
+    sizes = {"width": 8, "frequencies": 6, "num_classes": 3, "num_words": 4}
+    params = stirred(Conditioning(**sizes), t)
+    ask = lambda told, **other: Conditioning(**sizes | other).apply({"params": params}, t, told)  # noqa: E731
+    table = params["words"]["table"]["embedding"]
+    mean = jnp.stack([(table[0] + table[2]) / 2, table[4]])
+    hidden = jax.nn.silu(mean @ params["text_1"]["kernel"] + params["text_1"]["bias"])
+    words = hidden @ params["text_2"]["kernel"] + params["text_2"]["bias"]
+    without = ask(Condition(label, text), num_words=0)
+    np.testing.assert_allclose(ask(Condition(label, text)), without + words, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ask(Condition(label))[1], ask(Condition(label, text))[1], atol=1e-6)
+    np.testing.assert_allclose(ask(Condition(label, text), joined=False)[:, 2], words, rtol=1e-5, atol=1e-5)
 
 
 def test_an_axis_of_a_grid_depends_on_its_own_place_alone():
