@@ -147,6 +147,24 @@ def test_codes_of_another_first_stage_or_choice_are_other_codes(folder):
     assert len(kept(folder)) == 3 and not np.allclose(found, drawn, atol=1e-3)
 
 
+def test_codes_that_are_kept_take_the_text_of_the_set(folder):
+    """They were encoded before the set's words had numbers, or other ones; their own digest knows nothing of it."""
+    experiment = build.build(settings(folder))
+    state = build.initial_state(experiment)
+    experiment.feed(state)
+    before, data = kept(folder), experiment.evaluation_data("train", 0, "")
+    assert data.split.text is None
+    data.split = data.split._replace(text=np.arange(experiment.spec.size, dtype=np.int32)[:, None])
+    for given in (state, build.abstract_state(experiment)):
+        found = encoded.split(data, given, folder / "data", 2**30)
+        np.testing.assert_array_equal(found.arrays()["text"], data.split.text)
+    assert kept(folder) == before
+    for place in before:
+        shutil.rmtree(place)
+    assert encoded.split(data, state, folder / "data", 2**30).text is data.split.text
+    assert not list((folder / "data" / encoded.DIRECTORY).glob("*/*text*"))
+
+
 def test_damaged_codes_are_named(folder):
     experiment = build.build(settings(folder))
     state = build.initial_state(experiment)
