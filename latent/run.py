@@ -198,16 +198,19 @@ class Run:
         """What the model's functions take: None, classes, or with a text a `Condition`."""
         told = Condition.of(condition)
         label = None if told.label is None else self._classes(told.label, num)
-        words = told.text if prompt is None else self._words(prompt, num)
-        return label if words is None else Condition(label, jnp.asarray(words))
+        if prompt is None and told.text is None:
+            return label
+        if not self.model.text:
+            asked = "a text" if prompt is None else f"--prompt={prompt!r}"
+            name = self.config["model"]["name"]
+            raise UserError(
+                f"{asked}: this run of model.name={name!r} was trained without text (model.text=True, on a set with "
+                "captions)."
+            )
+        return Condition(label, jnp.asarray(told.text if prompt is None else self._words(prompt, num)))
 
     def _words(self, prompt: str | Sequence[str], num: int) -> Int[np.ndarray, "N T"]:
         asked = [prompt] * num if isinstance(prompt, str) else list(prompt)
-        if not self.model.text:
-            raise UserError(
-                f"--prompt={prompt!r}: this run of model.name={self.config['model']['name']!r} was trained without "
-                "text (model.text=True, on a set with captions)."
-            )
         if len(asked) != num:
             raise UserError(f"prompt={prompt!r} must be one text, or one for each of {num} samples.")
         return text.prompts(asked, self.spec.vocabulary)

@@ -219,6 +219,9 @@ def test_a_prompt_is_read_with_the_runs_own_words(folder):
     np.testing.assert_allclose(run.sample(2, prompt=["a red heart", "HEART, red!"]), heart, atol=1e-5)
     with pytest.raises(UserError, match=r"--prompt='yellow hart': none of its words is known.*hart \(nearest: heart\)"):
         run.sample(2, prompt="yellow hart")
+    np.testing.assert_array_equal(
+        run.sample(2, prompt=""), run.sample(2, condition=Condition(text=jnp.full((2, 1), -1)))
+    )
     with pytest.raises(UserError, match="one for each of 3 samples"):
         run.sample(3, prompt=["red", "blue"])
     with pytest.raises(UserError, match=r"--classifier_scale=1.0 needs"):

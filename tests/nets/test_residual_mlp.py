@@ -28,12 +28,15 @@ def test_a_block_starts_as_the_identity_and_is_its_formula():
 
 def test_width_and_depth_are_those_of_the_section():
     net = residual_mlp.denoiser(Section(SECTION), (7,), 10, outputs=2)
-    params = initialise(net, draw(2, 7), jnp.zeros(2), jnp.zeros(2, jnp.int32))
+    params = initialise(net, draw(2, 7), jnp.zeros(2))
     assert sum("Block" in name for name in params) == 3
     conditioning = 2 * (12 * 12 + 12) + 11 * 12
     block = (12 * 24 + 24) + 2 * (12 * 12 + 12)
     ends = (14 * 12 + 12) + (12 * 24 + 24) + (12 * 14 + 14)
     assert count(params) == conditioning + 3 * block + ends
+    reader = residual_mlp.denoiser(Section(SECTION), (7,), 10, outputs=2, num_words=5)
+    reading = jax.eval_shape(reader.init, jax.random.key(0), draw(2, 7), jnp.zeros(2))["params"]
+    assert count(reading) == count(params) + 6 * 12 + 2 * (12 * 12 + 12)
 
 
 @pytest.mark.parametrize(
