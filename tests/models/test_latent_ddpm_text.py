@@ -205,8 +205,8 @@ def folder(tmp_path_factory):
 
 
 def settings(place, **changes):
-    tiny = {"model.text": True, "data.name": "emoji", "data.dir": str(place / "data"), "train.steps": 2, **QUIET}
-    return config.load("configs/latent_ddpm.py:tiny", tiny | changes).to_dict()
+    tiny = {"model.text": True, "data.name": "emoji", "data.dir": str(place / "data"), "train.steps": 2}
+    return config.load("configs/latent_ddpm.py:tiny", tiny | {"parallel.devices": 1, **QUIET} | changes).to_dict()
 
 
 def test_a_prompt_is_read_with_the_runs_own_words(folder):
