@@ -21,6 +21,7 @@ ENGINE_KEYS = (
     "log.",
     "data.device_budget",
     "data.workers",
+    "data.encode_once",
     "ema.snapshot_every",
     "eval.every",
     "eval.batch_size",

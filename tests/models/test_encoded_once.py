@@ -125,6 +125,11 @@ def test_training_is_that_on_the_examples_wherever_codes_lie_and_a_run_stops(fol
             assert line[term] == pytest.approx(other[term], rel=1e-5)
 
 
+def test_it_is_a_key_of_the_command_line(folder):
+    build.build(settings(folder), ["data.encode_once"])
+    build.build(settings(folder, **{"data.encode_once": False}), ["data.encode_once"])
+
+
 @pytest.mark.slow
 def test_codes_of_another_first_stage_or_choice_are_other_codes(folder):
     """No run takes the codes of other weights, of other settings or of other data for its own."""
