@@ -61,6 +61,9 @@ def test_guides_act_on_samples(guided):
     for name, scale in (("autoguidance", 20.0), ("classifier_scale", 100.0)):
         moved = run.sample(4, condition=3, **{name: scale})
         assert np.isfinite(moved).all() and np.abs(moved - plain).max() > 1e-4, name
+    x = run.examples("test", limit=4)["x"]
+    plain, pulled = (run.edit("img2img", x, classifier_scale=scale)["x"] for scale in (0.0, 100.0))
+    np.testing.assert_allclose(pulled, plain, atol=1e-4)  # told no class, it pulls to none
     # In steps too few for the scale it overshoots, so: small pushes, many steps.
     draws = [run.sample(64, condition=3, classifier_scale=scale, steps=20) for scale in (1.0, 0.0, -1.0)]
     judge = latent.load(guided / "classifier")
