@@ -87,6 +87,7 @@ def test_what_a_family_offers_has_the_right_shapes(run):
         np.testing.assert_allclose(whole.sample(3, seed=1)[:2], whole.sample(2, seed=1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_dry_run_describes_it(run):
     from latent import dry_run
 

@@ -69,6 +69,7 @@ def test_performance_is_operations_over_seconds_over_the_peak():
     assert Timing(100, 0.5, 0.0, 1e9, 1e12).performance()["perf/mfu"] == pytest.approx(0.2)
 
 
+@pytest.mark.slow
 def test_a_run_logs_its_rate_and_traces_a_few_steps(tmp_path, capsys):
     changes = {"train.steps": 8, "train.steps_per_dispatch": 1, "eval.metrics": (), "checkpoint.best_metric": ""}
     assert train(config.load("configs/vae.py:tiny", changes).to_dict(), tmp_path, profile=True) == 0

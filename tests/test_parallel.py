@@ -66,6 +66,7 @@ def test_the_program_gathers_what_it_needs(training):
     assert "all-gather" in program and "all-reduce" in program
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_under_another_driver(tmp_path):
     """A checkpoint of fsdp continues under pmap and the other way round; the numbers are those of one run."""
     base = {"optimizer.autoencoder.name": "sgd", "checkpoint.every": 2, "eval.every": 0, "model.net.hidden": (64,)}

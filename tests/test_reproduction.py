@@ -128,6 +128,7 @@ def test_runs_are_trained_and_measured_once(tmp_path, monkeypatch):
         reproduction.train(TINY, ["first"], tmp_path / "bad", {"train.steps": 0})
 
 
+@pytest.mark.slow
 def test_seeds_and_hparams_are_one_population_whose_examples_are_paired(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     beta = Training("beta", "configs/vae.py:tiny", {**QUIET, "hparams.autoencoder.beta": 4.0})

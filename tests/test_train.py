@@ -61,6 +61,7 @@ def test_a_run_writes_what_it_promises(tmp_path):
     assert set(digests(tmp_path)) == {2, 4}
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so(tmp_path, capsys):
     train(settings(), tmp_path)
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file())
@@ -212,6 +213,7 @@ def test_two_processes_cannot_train_in_one_place(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_dispatch_size_and_devices_do_not_change_the_run(tmp_path):
     """Laws 2 and 3 through the whole loop: one device at one step a dispatch, eight devices at four."""
     base = {"train.steps": 8, "log.every": 4, "checkpoint.every": 4, "eval.every": 4}

@@ -67,6 +67,7 @@ def test_vectors_have_their_exact_density_by_the_ode_and_more_bits_by_the_bound(
     assert bits("vlb", ExactNet(exact.MIXTURE), x, "real", steps=400).mean() > expected.mean() + 0.3
 
 
+@pytest.mark.slow
 def test_pixels_have_the_bits_of_their_levels():
     """N(0, 0.3^2) on [-1, 1]: the bits of 256 levels are those of the density plus log2 of the levels in it."""
     z = 0.3 * np.random.default_rng(0).normal(size=(400, 2, 2, 1)).clip(-3, 3)

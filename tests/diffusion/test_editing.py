@@ -104,6 +104,7 @@ def test_a_step_draws_three_noises_of_its_own():
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_open_part_follows_the_conditional_law():
     """Of a Gaussian with correlated coordinates, given the first: mean and spread of the second by its formula."""
     mean, cov = exact.GAUSSIAN.means[0][:2], np.array([[1.0, 0.8], [0.8, 1.0]])

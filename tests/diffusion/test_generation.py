@@ -48,6 +48,7 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listener)
 
 
+@pytest.mark.slow
 @each
 def test_a_second_call_compiles_nothing_and_steps_cost_no_compilation(net, compilations):
     model, params, extra = build(net)

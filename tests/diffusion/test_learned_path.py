@@ -200,6 +200,7 @@ def test_the_loop_and_single_steps_give_the_same_samples_which_follow_the_parame
     assert np.abs(found[0][0] - found[0][1]).max() > 0.02
 
 
+@pytest.mark.slow
 def test_likelihoods_on_a_trained_path_are_those_of_the_data():
     x = exact.draw(exact.MIXTURE, 60)
     expected = -np.asarray(exact.log_density(exact.MIXTURE, jnp.asarray(x, jnp.float32))) / 2 / math.log(2)
@@ -212,6 +213,7 @@ def test_likelihoods_on_a_trained_path_are_those_of_the_data():
     assert expected.mean() - 0.1 < bound.mean() < expected.mean() + 0.3
 
 
+@pytest.mark.slow
 def test_edits_walk_the_trained_path():
     x, keys = jnp.asarray(exact.draw(exact.MIXTURE, 5), jnp.float32), rng.sample_keys(0, jnp.arange(5))
     made = edits.edits(GENERATOR)

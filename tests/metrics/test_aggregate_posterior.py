@@ -47,6 +47,7 @@ def test_equals_the_closed_form():
     assert total == pytest.approx(float(kl.sum(axis=1).mean()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_standard_errors_are_the_spread_of_draws():
     draws = [run(aggregate_posterior, 300, seed, limit=0) for seed in range(40)]
     for name in ("mutual_information", "aggregate_kl"):

@@ -138,6 +138,7 @@ def chain_keys(chains, seed):
     return ais.chain_keys(seed, np.arange(16), chains)
 
 
+@pytest.mark.slow
 def test_both_sides_enclose_the_exact_likelihood():
     """Simulated data have a known posterior draw: forward weights bound log p(x) from below, backward ones from above
     (Grosse et al. 2015), each an unbiased estimate once exponentiated."""

@@ -170,6 +170,7 @@ def test_codes_that_are_kept_take_the_text_of_the_set(folder):
     assert not list((folder / "data" / encoded.DIRECTORY).glob("*/*text*"))
 
 
+@pytest.mark.slow
 def test_damaged_codes_are_named(folder):
     experiment = build.build(settings(folder))
     state = build.initial_state(experiment)

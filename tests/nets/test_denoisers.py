@@ -1,5 +1,6 @@
 """What every denoiser promises, whatever it is made of: each module of latent.nets with the symbol is held to it."""
 
+import functools
 import importlib
 
 import jax
@@ -40,10 +41,13 @@ def inputs(shape, count=4):
     return x, t, Condition(label, text), draw(count, *shape, seed=1)
 
 
-def trained(net, shape):
-    """Parameters off their zeros, and the compiled net."""
+@functools.cache
+def trained(name, shape, **options):
+    """Parameters off their zeros, and the compiled net: what several tests ask for is compiled once."""
+    net = build(name, shape, **options)
     params = stirred(net, *inputs(shape))
-    return params, jax.jit(lambda *given: net.apply({"params": params}, *given))
+    compiled = jax.jit(lambda params, *given: net.apply({"params": params}, *given))
+    return params, functools.partial(compiled, params)
 
 
 def test_every_denoiser_is_held_to_this_protocol():
@@ -66,20 +70,21 @@ def test_it_starts_at_zero_and_learns_from_there(name, shape):
     target = draw(4, *shape)
 
     @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(params):
         y = net.apply({"params": params}, *given)
         return jnp.mean((y - target) ** 2), y
 
-    y = loss(params)[1]
+    (_, y), _ = loss(params)
     assert y.shape == target.shape and y.dtype == jnp.float32
     np.testing.assert_array_equal(y, 0.0)
-    gradients = jax.jit(jax.grad(lambda p: loss(p)[0]))(awake(params, 0.01))
+    _, gradients = loss(awake(params, 0.01))
     assert all(np.isfinite(leaf).all() and np.any(leaf != 0) for leaf in jax.tree.leaves(gradients))
 
 
 @each
 def test_no_example_sees_another(name, shape):
-    _, apply = trained(build(name, shape), shape)
+    _, apply = trained(name, shape)
     x, t, told, previous = inputs(shape)
     together = apply(x, t, told, previous)
     one = lambda i: jax.tree.map(lambda part: part[i : i + 1], (x, t, told, previous))  # noqa: E731
@@ -92,7 +97,7 @@ def test_no_example_sees_another(name, shape):
 
 @each
 def test_time_label_text_and_previous_estimate_all_count(name, shape):
-    _, apply = trained(build(name, shape), shape)
+    _, apply = trained(name, shape)
     x, t, told, previous = inputs(shape)
     y = apply(x, t, told, previous)
     for other in (
@@ -106,7 +111,7 @@ def test_time_label_text_and_previous_estimate_all_count(name, shape):
 
 @each
 def test_without_label_or_text_it_takes_the_last_row_of_the_table(name, shape):
-    params, apply = trained(build(name, shape), shape)
+    params, apply = trained(name, shape)
     x, t, (label, text), previous = inputs(shape)
     ask = lambda label, text=text: apply(x, t, Condition(label, text), previous)  # noqa: E731
     tables = params["Conditioning_0"]["label"]["embedding"], params["Conditioning_0"]["words"]["table"]["embedding"]
@@ -125,7 +130,7 @@ def test_without_label_or_text_it_takes_the_last_row_of_the_table(name, shape):
 
 @each
 def test_an_unconditional_one_ignores_labels_and_text_and_has_no_weights_for_them(name, shape):
-    params, apply = trained(build(name, shape, num_classes=0, num_words=0), shape)
+    params, apply = trained(name, shape, num_classes=0, num_words=0)
     x, t, told, previous = inputs(shape)
     assert set(params["Conditioning_0"]) == {"time_1", "time_2"}
     np.testing.assert_array_equal(apply(x, t, told, previous), apply(x, t, UNTOLD, previous))
@@ -136,18 +141,18 @@ def test_an_unconditional_one_ignores_labels_and_text_and_has_no_weights_for_the
 @each
 def test_self_conditioning_is_zeros_at_first_and_ignored_where_off(name, shape):
     x, t, told, previous = inputs(shape)
-    _, apply = trained(build(name, shape), shape)
+    _, apply = trained(name, shape)
     # Two programs: the compiler may order their sums differently.
     np.testing.assert_allclose(apply(x, t, told, None), apply(x, t, told, jnp.zeros_like(x)), rtol=1e-5, atol=1e-5)
     assert np.abs(apply(x, t, told, None) - apply(x, t, told, previous)).max() > 1e-3
-    _, apply = trained(build(name, shape, self_conditioning=False), shape)
+    _, apply = trained(name, shape, self_conditioning=False)
     np.testing.assert_array_equal(apply(x, t, told, None), apply(x, t, told, previous))
 
 
 def test_several_outputs_of_a_vector_follow_one_another():
     """The first d numbers are the first output, so that a caller can split the last axis."""
     net = build("dit", (6,), outputs=2)
-    params, apply = trained(net, (6,))
+    params, apply = trained("dit", (6,), outputs=2)
     given = inputs((6,))
     y = apply(*given)
     # Silence the second output of every number in the last layer: only the second half may become its bias.

@@ -81,6 +81,7 @@ def get_config(variant="off"):
 '''
 
 
+@pytest.mark.slow
 def test_check_trains_evaluates_and_compares(tmp_path, monkeypatch, capsys):
     """Exit 0 where all is within its spread, 1 where something is not; what can't be compared is refused at once."""
     (tmp_path / "stated.py").write_text(CONFIG)
