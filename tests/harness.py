@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from latent import build, checkpoint, config, logs, parallel
 from latent.data.arrays import Split
@@ -19,6 +20,11 @@ QUIET = {"eval.metrics": (), "eval.every": 0, "checkpoint.best_metric": "", "log
 
 QUIET_FLAGS = [f"--config.{key}={value}" for key, value in QUIET.items()]
 """The same on a command line."""
+
+
+def thinned(cases, quick):
+    """Parameters of a test that the quick suite holds for some of its cases only."""
+    return [pytest.param(case, marks=() if case in quick else pytest.mark.slow) for case in cases]
 
 
 def recipe(model, transform=None, learning_rate_schedule=lambda step: 1.0, microbatches=1, averages=()):

@@ -49,7 +49,7 @@ def damage(path, how):
             file.write_bytes(data)
 
 
-@pytest.fixture(params=[True, False], ids=["packed", "apart"])
+@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["packed", "apart"])
 def form(request, monkeypatch):
     """Small states are packed, large ones are not."""
     if not request.param:
