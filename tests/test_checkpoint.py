@@ -11,6 +11,7 @@ from latent import checkpoint
 from latent.checkpoint import Checkpoints, DamagedCheckpoint
 from latent.errors import UserError
 from tests import harness, toys
+from tests.harness import thinned
 
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
@@ -49,7 +50,7 @@ def damage(path, how):
             file.write_bytes(data)
 
 
-@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["packed", "apart"])
+@pytest.fixture(params=[True, False], ids=["packed", "apart"])
 def form(request, monkeypatch):
     """Small states are packed, large ones are not."""
     if not request.param:
@@ -68,7 +69,7 @@ def test_round_trip_is_exact_and_typed(tmp_path, form):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("how", ["flip", *(pytest.param(how, marks=pytest.mark.slow) for how in ("truncate", "empty"))])
+@pytest.mark.parametrize("how", thinned(["flip", "truncate", "empty"], {"flip"}))
 def test_a_damaged_newest_checkpoint_is_skipped_and_set_aside(tmp_path, how, caplog, form):
     states = saved(tmp_path)
     damage(tmp_path / "checkpoints" / "6", how)

@@ -58,7 +58,8 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 FEW_CHANNELS = 4
 """With so few channels of the fine image its transposed convolution is one product, and an addition per kernel offset:
-128x28x28x1, 3x3, 64 channels: 6 ms against 52; 64x32x32x3, 3x3, 64 channels: 8 against 29; level at stride 2."""
+128x28x28x1, 3x3, 64 channels: 6 ms against 52 (with 32 channels 4 against 19); 64x32x32x3, 3x3, 64 channels: 8 against
+29; level at stride 2. Other work ran beside these and those of `PATCHES`: ratios rather than times."""
 
 PATCHES = (8, 16, 16)
 """With at most so many channels of the fine image and kernel offsets, and at least so many of the coarse image, the

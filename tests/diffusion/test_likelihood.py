@@ -13,6 +13,7 @@ from latent.diffusion.grids import GRIDS
 from latent.diffusion.predictions import PREDICTIONS
 from latent.errors import UserError
 from tests.diffusion import exact
+from tests.harness import thinned
 
 PATHS = {name: exact.every_path()[name] for name in ("linear", "continuous_linear", "edm", "rectified_flow")}
 X = exact.draw(exact.MIXTURE, 5)
@@ -79,9 +80,7 @@ def test_random_probes_are_unbiased():
     np.testing.assert_array_less(np.abs(probed.mean(axis=1) - whole[:, 0]), 4 * error + 1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", ["rectified_flow", *(pytest.param(name, marks=pytest.mark.slow) for name in ("continuous_linear", "edm"))]
-)
+@pytest.mark.parametrize("name", thinned(["continuous_linear", "edm", "rectified_flow"], {"rectified_flow"}))
 def test_bounds_rise_to_the_exact_log_density(name):
     """More steps, a tighter bound; infinitely many with the exact denoiser, no gap. All below log p(x)."""
     with jax.enable_x64(True):
