@@ -23,6 +23,8 @@ MODES = ("auto", "online", "offline", "disabled")
 ID_FILE = "wandb/run_id.txt"
 CLOSE_SECONDS = 60.0
 """How long a finished run waits for what is still queued."""
+_STARTING = threading.Lock()
+"""Held while a run starts: several at once take longer than one after another."""
 
 
 class WandbOptions(NamedTuple):
@@ -125,17 +127,19 @@ class Tracker:
             x_disable_meta=True,
             save_code=False,
         )
-        run = wandb.init(
-            project=self._options.project,
-            group=self._options.group or None,
-            name=self._options.name or None,
-            dir=str(self._workdir),
-            mode=mode,
-            id=identifier.read_text(),
-            resume="allow",
-            config=dict(self._config),
-            settings=settings,
-        )
+        with _STARTING:
+            run = wandb.init(
+                project=self._options.project,
+                group=self._options.group or None,
+                name=self._options.name or None,
+                dir=str(self._workdir),
+                mode=mode,
+                id=identifier.read_text(),
+                resume="allow",
+                reinit="create_new",  # by default it returns a run that is active: another member of a population
+                config=dict(self._config),
+                settings=settings,
+            )
         run.define_metric("*", step_metric="step")  # W&B drops what is logged behind its own step counter
         return run
 

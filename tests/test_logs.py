@@ -361,6 +361,30 @@ def test_an_offline_run_can_be_read_back(tmp_path, monkeypatch):
     assert config["model"] == {"latent_dim": 8}
 
 
+def test_runs_of_one_process_stay_apart(tmp_path):
+    """Members of a population: one that starts while another one is logging is a run of its own."""
+    options = WandbOptions(mode="offline")
+    trackers = []
+    for number in range(3):
+        path = tmp_path / str(number)
+        path.mkdir()
+        started, tracker = threading.Event(), tracking.Tracker(path, {}, options, pytest.fail)
+        tracker._put(lambda run, started=started: started.set())
+        assert started.wait(20.0)
+        trackers.append(tracker)
+    for number, tracker in enumerate(trackers):
+        tracker.scalars(number, "train", {"loss": float(number)})
+    for tracker in trackers:
+        tracker.close(0)
+    identifiers = set()
+    for number in range(3):
+        (folder,) = (tmp_path / str(number) / "wandb").glob("offline-run-*")
+        wait_until_written(folder)
+        assert [row["train/loss"] for row in history(folder)] == [float(number)]
+        identifiers.add(next(r.run.run_id for r in records(folder) if r.WhichOneof("record_type") == "run"))
+    assert len(identifiers) == 3
+
+
 def test_a_client_that_fails_does_not_stop_the_run(tmp_path, monkeypatch, capsys):
     class Broken:
         def __getattr__(self, name):
