@@ -35,7 +35,7 @@ def fine(path, steps, end=1e-3):
     return GRIDS["log_snr"](path, steps, start=start, end=low, to_data=False)
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", thinned(PATHS, {"edm", "rectified_flow"}))
 def test_the_ode_gives_the_exact_log_density(name):
     with jax.enable_x64(True):
         path = PATHS[name]
@@ -58,7 +58,7 @@ def test_a_grid_that_ends_early_gives_the_density_of_what_it_makes(name):
         np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-@pytest.mark.parametrize(("method", "order"), [("heun", 2), ("rk4", 4)])
+@pytest.mark.parametrize(("method", "order"), [pytest.param("heun", 2, marks=pytest.mark.slow), ("rk4", 4)])
 def test_the_ode_converges_at_its_order(method, order):
     with jax.enable_x64(True):
         path = PATHS["continuous_linear"]

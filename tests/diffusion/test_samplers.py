@@ -51,7 +51,7 @@ def through_every(path, rows):
     return denoise
 
 
-@pytest.mark.parametrize("path", thinned(PATHS, {"cosine", "edm", "rectified_flow", "linear_zero_terminal_snr"}))
+@pytest.mark.parametrize("path", thinned(PATHS, {"edm", "linear_zero_terminal_snr"}))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_prediction_gives_finite_samples_that_end_in_x0(name, path):
     """On every path, to both ends: pure noise at the start, the data at the end. Each row is another prediction."""
@@ -72,7 +72,7 @@ def test_every_prediction_gives_finite_samples_that_end_in_x0(name, path):
 
 
 @pytest.mark.parametrize(
-    "path", thinned(["continuous_linear", "edm", "rectified_flow", "continuous_cosine"], {"edm", "rectified_flow"})
+    "path", thinned(["continuous_linear", "edm", "rectified_flow", "continuous_cosine"], {"rectified_flow"})
 )
 @pytest.mark.parametrize("name", ORDERS)
 def test_order_of_convergence_to_the_exact_map(name, path):
@@ -93,7 +93,7 @@ def test_order_of_convergence_to_the_exact_map(name, path):
         assert ORDERS[name] - 0.25 < order < ORDERS[name] + 0.6, (order, errors)
 
 
-@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp_2m", "unipc"])
+@pytest.mark.parametrize("name", thinned(["ddim", "heun", "dpmpp_2m", "unipc"], {"heun", "dpmpp_2m"}))
 def test_the_exact_map_of_the_mixture_is_reached(name):
     """From the reference's start to the data; 1 / n in the last step is what remains of first order."""
     path = PATHS["linear"]

@@ -10,13 +10,16 @@ import pytest
 from latent.diffusion import learned_schedule, predictions, schedules, weightings
 from latent.errors import UserError
 from tests.diffusion import exact
+from tests.harness import thinned
 
 PATHS = exact.every_path()
 PATHS["learned"] = learned_schedule.learned(learned_schedule.init(jax.random.key(0), hidden=16))
 TABLES = ("linear", "scaled_linear", "cosine")
+QUICK = {"linear", "cosine", "continuous_cosine", "sigmoid", "edm", "rectified_flow_shifted", "learned"}
+each_path = pytest.mark.parametrize("name", thinned(PATHS, QUICK))
 
 
-@pytest.mark.parametrize("name", PATHS)
+@each_path
 def test_a_path_leads_from_data_to_noise(name):
     path = PATHS[name]
     t = jnp.linspace(0.0, 1.0, 201)
@@ -29,7 +32,7 @@ def test_a_path_leads_from_data_to_noise(name):
     assert 0 < path.min_time < 1
 
 
-@pytest.mark.parametrize("name", PATHS)
+@each_path
 def test_the_inverse_is_exact_and_differentiable(name):
     path = PATHS[name]
     with jax.enable_x64(True):

@@ -61,7 +61,9 @@ def test_the_joint_is_prior_and_likelihood(linear):
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
-@pytest.mark.parametrize(("start", "distributions"), [("posterior", 60), ("standard_normal", 2000)])
+@pytest.mark.parametrize(
+    ("start", "distributions"), [("posterior", 60), pytest.param("standard_normal", 2000, marks=pytest.mark.slow)]
+)
 def test_equals_the_exact_likelihood(linear, start, distributions):
     """Within 0.05 nats from either start; the encoder's takes a shorter path."""
     model, state, data = linear

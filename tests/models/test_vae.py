@@ -251,8 +251,8 @@ def test_the_iwae_loss_is_the_bound_of_its_own_weights():
     "changes",
     [
         {"rate": "free_bits"},
-        {"rate": "capacity", "capacity_steps": 4},
-        {"kl_warmup_steps": 4},
+        pytest.param({"rate": "capacity", "capacity_steps": 4}, marks=pytest.mark.slow),
+        pytest.param({"kl_warmup_steps": 4}, marks=pytest.mark.slow),
         {"objective": "iwae", "num_samples": 3},
     ],
     ids=lambda changes: next(iter(changes)),

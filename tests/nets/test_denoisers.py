@@ -27,6 +27,9 @@ CASES = [
     for number, shape in enumerate(shapes)
 ]
 each = pytest.mark.parametrize(("name", "shape"), CASES)
+# A UNet compiles longest: what is read off any denoiser alike is a slow test of it.
+LIGHT = [case if case.values[0] != "unet" else pytest.param(*case.values, marks=pytest.mark.slow) for case in CASES]
+each_light = pytest.mark.parametrize(("name", "shape"), LIGHT)
 
 
 def build(name, shape, num_classes=CLASSES, outputs=1, self_conditioning=True, num_words=NUM_WORDS):
@@ -82,7 +85,7 @@ def test_it_starts_at_zero_and_learns_from_there(name, shape):
     assert all(np.isfinite(leaf).all() and np.any(leaf != 0) for leaf in jax.tree.leaves(gradients))
 
 
-@each
+@each_light
 def test_no_example_sees_another(name, shape):
     _, apply = trained(name, shape)
     x, t, told, previous = inputs(shape)
@@ -109,7 +112,7 @@ def test_time_label_text_and_previous_estimate_all_count(name, shape):
         assert float(jnp.abs(other - y)[1:].max()) > 1e-3
 
 
-@each
+@each_light
 def test_without_label_or_text_it_takes_the_last_row_of_the_table(name, shape):
     params, apply = trained(name, shape)
     x, t, (label, text), previous = inputs(shape)
@@ -128,7 +131,7 @@ def test_without_label_or_text_it_takes_the_last_row_of_the_table(name, shape):
     assert np.isnan(ask(label + CLASSES + 1)).all() and np.isnan(ask(label, text + NUM_WORDS + 2)).all()
 
 
-@each
+@each_light
 def test_an_unconditional_one_ignores_labels_and_text_and_has_no_weights_for_them(name, shape):
     params, apply = trained(name, shape, num_classes=0, num_words=0)
     x, t, told, previous = inputs(shape)
@@ -138,7 +141,7 @@ def test_an_unconditional_one_ignores_labels_and_text_and_has_no_weights_for_the
     assert set(labelled["Conditioning_0"]) == {"time_1", "time_2", "label"}
 
 
-@each
+@each_light
 def test_self_conditioning_is_zeros_at_first_and_ignored_where_off(name, shape):
     x, t, told, previous = inputs(shape)
     _, apply = trained(name, shape)
