@@ -25,10 +25,8 @@ Forward and gradient on 2 cores (AVX-512), JAX 0.10.2, float32, medians of inter
 
 What is slow in lax is the kernel gradient that autodiff derives for a dilated image: a convolution both dilated and
 reversed, which misses XLA's fast kernels. Exchanging the roles of the two images makes it that of an ordinary one.
-The kernel gradient of an ordinary convolution stays XLA's own where the image has many channels: a product of matrices
-per kernel offset took 0.65 to 4.5 times as long over 36 sizes (3x3; batch 16-128, 8-64 pixels, 16-128 channels), median
-1.4, and 27 against 12 at 64x32x32x32 -> 32. A 1x1 kernel is better as such a product (4 against 18 at 64x32x32x64 ->
-64), and so is an image of few channels; sizes and times are at `FEW_CHANNELS` and `PATCHES` (2 cores without AVX-512).
+The kernel gradient of an ordinary convolution is a product of matrices per kernel offset, or one with patches of an
+image of few channels; what XLA:CPU makes of it as a convolution took 0.9 to 7 times as long over 12 sizes (`OFFSETS`).
 
 The CPU form works under jit, vmap, pmap, remat and automatic sharding, not on meshes with explicit axis types.
 """
@@ -52,19 +50,26 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Shaped
 
 from latent.errors import UserError, unknown_name
-from latent.nets.layers import Layer
+from latent.nets.layers import Layer, last_axis
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 FEW_CHANNELS = 4
 """With so few channels of the fine image its transposed convolution is one product, and an addition per kernel offset:
 128x28x28x1, 3x3, 64 channels: 6 ms against 52 (with 32 channels 4 against 19); 64x32x32x3, 3x3, 64 channels: 8 against
-29; level at stride 2. Other work ran beside these and those of `PATCHES`: ratios rather than times."""
+29; level at stride 2. Other work ran beside these: ratios rather than times."""
+
+OFFSETS = 25
+"""Up to so many kernel offsets the kernel gradient is a product for each; for more it is a convolution. Milliseconds of
+the products against the convolution, AMD EPYC, 2 cores without AVX-512, medians of 5 to 7: 128x28x28x32, 3x3, 32
+channels: 108 against 777; 128x28x28x16, 5x5, 32: 125 against 577; 64x16x16x64, 3x3, 64: 44 against 45; 128x14x14x32,
+4x4, stride 2, 64: 11 against 15; but 64x16x16x64, 7x7, 64: 317 against 184; 32x8x8x32, 8x8, 32: 8 against 7."""
 
 PATCHES = (8, 16, 16)
-"""With at most so many channels of the fine image and kernel offsets, and at least so many of the coarse image, the
-kernel gradient is a product with patches: 64x64x64x3, 3x3, 64 channels: 69 ms against 221; 16x64x64x3, 4x4, stride 2:
-4 against 32. With 6 coarse channels and 25 offsets it would be 16 against 5."""
+"""With at most so many channels of the fine image and kernel offsets, and at least so many of the coarse image, one
+product with patches takes their place: 64x64x64x3, 3x3, 64 channels: 69 ms against 95 by offsets and 205 by
+convolution; 16x64x64x3, 4x4, stride 2: 3.6 against 4.1 and 26. With 6 coarse channels and 25 offsets it would be 16
+against 5."""
 
 UNROLLED_MEMBERS = 16
 """`vmap` over kernels: up to so many members are computed one by one, because XLA:CPU is slow in the grouped
@@ -153,11 +158,22 @@ def _transposed_by_offsets(
 def _correlation(
     x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], *, geometry: Geometry
 ) -> Float[Array, "kh kw I O"]:
-    """The gradient to k: a convolution over the batch, whose kernel is y with its pixels spread by the stride."""
-    channels, offsets, coarse_channels = PATCHES
-    if x.shape[3] <= channels and math.prod(geometry.kernel) <= offsets and y.shape[3] >= coarse_channels:
-        flat = jnp.einsum("bhwp,bhwo->po", _patches(x, geometry), y)
-        return flat.reshape(*geometry.kernel, x.shape[3], y.shape[3])
+    """The gradient to k: for every kernel offset the product of what y's pixels see of x and y."""
+    if math.prod(geometry.kernel) > OFFSETS:
+        return _correlation_by_convolution(x, y, geometry)
+    views, channels, coarse_channels = _views(x, geometry), x.shape[3], y.shape[3]
+    if channels <= PATCHES[0] and len(views) <= PATCHES[1] and coarse_channels >= PATCHES[2]:
+        views, channels = [jnp.concatenate(views, axis=-1)], channels * len(views)
+    # Flat, since XLA:CPU is slower in products that sum over several axes (128x28x28x32 -> 32: 128 ms against 463).
+    flat = y.reshape(-1, coarse_channels)
+    products = [view.reshape(-1, channels).T @ flat for view in views]
+    return jnp.stack(products).reshape(*geometry.kernel, x.shape[3], coarse_channels)
+
+
+def _correlation_by_convolution(
+    x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], geometry: Geometry
+) -> Float[Array, "kh kw I O"]:
+    """A convolution over the batch, whose kernel is y with its pixels spread by the stride."""
     padding = [
         (low, length + stride * (coarse - 1) - size - low)
         for stride, (low, _), size, length, coarse in zip(*geometry, strict=True)
@@ -167,15 +183,14 @@ def _correlation(
     )
 
 
-def _patches(x: Float[Array, "B H W I"], geometry: Geometry) -> Float[Array, "B h w P"]:
-    """What each pixel of y sees of x, in the order of a kernel [kh, kw, I]."""
+def _views(x: Float[Array, "B H W I"], geometry: Geometry) -> list[Float[Array, "B h w I"]]:
+    """What the pixels of y see of x at each kernel offset."""
     (rows, columns), (height, width) = geometry.stride, geometry.coarse
     x = _resize(x, geometry.padding)
-    parts = [
+    return [
         x[:, row : row + rows * (height - 1) + 1 : rows, column : column + columns * (width - 1) + 1 : columns]
         for row, column in np.ndindex(*geometry.kernel)
     ]
-    return jnp.concatenate(parts, axis=-1)
 
 
 def _primitive(
@@ -267,7 +282,7 @@ def conv(
     if (backend or jax.default_backend()) != "cpu":
         y = lax.conv_general_dilated(images, kernel, stride, padding, dimension_numbers=DIMENSIONS)
     elif window == (1, 1):
-        y = _resize(images, pads)[:, :: stride[0], :: stride[1]] @ kernel[0, 0]
+        y = last_axis(_resize(images, pads)[:, :: stride[0], :: stride[1]], kernel[0, 0])
     else:
         geometry = Geometry(stride, pads, images.shape[1:3], window, coarse)
         y = strided_p.bind(images, kernel, geometry=geometry)
@@ -302,7 +317,7 @@ def conv_transpose(
     if (backend or jax.default_backend()) != "cpu":
         y = lax.conv_transpose(images, kernel, stride, padding, dimension_numbers=DIMENSIONS)
     elif window == (1, 1):
-        y = _resize(images @ kernel[0, 0], pads, stride)
+        y = _resize(last_axis(images, kernel[0, 0]), pads, stride)
     else:
         # The gradient of the ordinary convolution with the flipped kernel, whose padding is the complement.
         complement = tuple(

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.linen.dtypes import promote_dtype
-from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 
@@ -52,11 +51,13 @@ class Dense(Layer):
     def __call__(self, x: Shaped[Array, "*batch _I"], dtype: Any = None) -> Float[Array, "*batch _O"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
-        return self.weigh(_last_axis, x, kernel, bias, dtype)
+        return self.weigh(last_axis, x, kernel, bias, dtype)
 
 
-def _last_axis(x: Array, kernel: Array) -> Array:
-    return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+def last_axis(x: Shaped[Array, "*batch _I"], kernel: Float[Array, "_I _O"]) -> Float[Array, "*batch _O"]:
+    """The kernel applied to the last axis, as one flat product: its gradient to the kernel, a sum over all other axes,
+    took XLA:CPU twice as long with these axes apart (128x16x256 -> 1024: 22.8 against 10.7 ms on 2 cores)."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def wide(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
