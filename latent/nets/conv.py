@@ -14,19 +14,21 @@ transposed convolution of y and k, to k the correlation of x and y. The derivati
 other two, so three primitives, each lowered to its fastest form, are closed under differentiation of every order
 and in both modes, which `jax.custom_vjp` (reverse only) would not give.
 
-Forward and gradient on 2 cores (AVX-512), JAX 0.10.2, float32, medians of interleaved runs, milliseconds:
+Forward and gradient on 2 cores of an AMD EPYC (no AVX-512), JAX 0.10.2, float32, medians of interleaved runs,
+milliseconds:
 
                                                                                       lax   here
-    transposed, 16x7x7x128 -> 64, 4x4, stride 2                                        40    2.9
-    transposed, 64x16x16x64 -> 64, 3x3, stride 2                                      290     42
-    step of a VAE: 28x28x1, batch 128, 32 and 64 channels, 4x4, stride 2, mirrored     55     17
-    R1 penalty of a critic: 32x32x3, batch 64, 32, 64, 128 channels, 4x4, stride 2     62     23
-    gradient through a gradient step of that VAE                                      340     68
+    transposed, 16x7x7x128 -> 64, 4x4, stride 2                                        69    8.7
+    transposed, 64x16x16x64 -> 64, 3x3, stride 2                                      763     83
+    step of a VAE: 28x28x1, batch 128, 32 and 64 channels, 4x4, stride 2, mirrored    191     84
+    R1 penalty of a critic: 32x32x3, batch 64, 32, 64, 128 channels, 4x4, stride 2    151     42
+    gradient through a gradient step of that VAE                                     1040    263
 
 What is slow in lax is the kernel gradient that autodiff derives for a dilated image: a convolution both dilated and
-reversed, which misses XLA's fast kernels. Exchanging the roles of the two images makes it that of an ordinary one.
-The kernel gradient of an ordinary convolution is a product of matrices per kernel offset, or one with patches of an
-image of few channels; what XLA:CPU makes of it as a convolution took 0.9 to 7 times as long over 12 sizes (`OFFSETS`).
+reversed, which misses XLA's fast kernels. Exchanging the roles of the two images makes it that of an ordinary one, and
+that is a product of matrices per kernel offset (or one with patches of an image of few channels): what XLA:CPU makes of
+it as a convolution took 0.9 to 7 times as long over 12 sizes (`OFFSETS`). A transposed convolution with stride 2 as one
+product and additions took 0.4 to 1.1 times as long as a convolution for each of its phases over 9 sizes.
 
 The CPU form works under jit, vmap, pmap, remat and automatic sharding, not on meshes with explicit axis types.
 """
@@ -55,9 +57,9 @@ from latent.nets.layers import Layer, last_axis
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 FEW_CHANNELS = 4
-"""With so few channels of the fine image its transposed convolution is one product, and an addition per kernel offset:
-128x28x28x1, 3x3, 64 channels: 6 ms against 52 (with 32 channels 4 against 19); 64x32x32x3, 3x3, 64 channels: 8 against
-29; level at stride 2. Other work ran beside these: ratios rather than times."""
+"""With so few channels of the fine image its transposed convolution is one product with stride 1 too, and an addition
+per kernel offset: 128x28x28x1, 3x3, 64 channels: 6 ms against 52 (with 32 channels 4 against 19); 64x32x32x3, 3x3, 64
+channels: 8 against 29. Other work ran beside these: ratios rather than times."""
 
 OFFSETS = 25
 """Up to so many kernel offsets the kernel gradient is a product for each; for more it is a convolution. Milliseconds of
@@ -99,60 +101,46 @@ def _strided(
 def _transposed(
     y: Float[Array, "B h w O"], kernel: Float[Array, "kh kw I O"], *, geometry: Geometry
 ) -> Float[Array, "B H W I"]:
-    """The gradient to x.
-
-    Pixels n = stride * t + r of one phase r see only the kernel's rows a, a + stride, ... with a = (r + low) mod
-    stride: a stride-1 convolution over y with that sub-kernel. The phases are then interleaved.
-    """
-    if kernel.shape[2] <= FEW_CHANNELS:
-        return _transposed_by_offsets(y, kernel, geometry)
-    (rows, columns), (height, width) = geometry.stride, geometry.image
-    coarse_height, coarse_width = -(-height // rows), -(-width // columns)
-    batch, channels = y.shape[0], kernel.shape[2]
-    stripes = []
-    for row in range(rows):
-        a, low, high = _phase(geometry, 0, row)
-        cells = []
-        for column in range(columns):
-            b, left, right = _phase(geometry, 1, column)
-            part = kernel[a::rows, b::columns]
-            if part.size:
-                part = part[::-1, ::-1].swapaxes(2, 3)
-                cell = lax.conv_general_dilated(
-                    y, part, (1, 1), ((low, high), (left, right)), dimension_numbers=DIMENSIONS
-                )
-            else:  # a kernel smaller than the stride does not reach these pixels
-                cell = jnp.zeros((batch, coarse_height, coarse_width, channels), y.dtype)
-            cells.append(cell)
-        stripes.append(jnp.stack(cells, 3).reshape(batch, coarse_height, columns * coarse_width, channels))
-    x = jnp.stack(stripes, 2).reshape(batch, rows * coarse_height, columns * coarse_width, channels)
-    return x[:, :height, :width]
+    """The gradient to x: with stride 1 an ordinary convolution with the flipped kernel. Else one product gives what
+    each pixel of y adds at each kernel offset; these are summed phase by phase, and the phases interleaved."""
+    (rows, columns), (height, width), channels = geometry.stride, geometry.image, kernel.shape[2]
+    if geometry.stride == (1, 1) and channels > FEW_CHANNELS:
+        padding = [
+            (length - 1 - low, size + low - coarse) for _, (low, _), size, length, coarse in zip(*geometry, strict=True)
+        ]
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        return lax.conv_general_dilated(y, flipped, (1, 1), padding, dimension_numbers=DIMENSIONS)
+    added = last_axis(y, kernel.transpose(3, 0, 1, 2).reshape(y.shape[3], -1))
+    added = added.reshape(*y.shape[:3], *geometry.kernel, channels)
+    stripes = [
+        jnp.stack([_phase(added, geometry, (row, column)) for column in range(columns)], 3) for row in range(rows)
+    ]
+    x = jnp.stack(stripes, 2)
+    return x.reshape(y.shape[0], rows * x.shape[1], columns * x.shape[3], channels)[:, :height, :width]
 
 
-def _phase(geometry: Geometry, axis: int, residue: int) -> tuple[int, int, int]:
-    """First kernel row of a phase, and the padding of its stride-1 convolution over y."""
-    stride, length = geometry.stride[axis], geometry.kernel[axis]
-    shift, first = divmod(residue + geometry.padding[axis][0], stride)
-    taps = -(-(length - first) // stride)
-    low = taps - 1 - shift
-    return first, low, -(-geometry.image[axis] // stride) + shift - geometry.coarse[axis]
-
-
-def _transposed_by_offsets(
-    y: Float[Array, "B h w O"], kernel: Float[Array, "kh kw I O"], geometry: Geometry
-) -> Float[Array, "B H W I"]:
-    """One product gives what each pixel of y adds at each kernel offset; these are then laid over one another."""
-    added = jnp.einsum("bhwo,uvio->uvbhwi", y, kernel)
-    x = jnp.zeros((y.shape[0], *geometry.image, kernel.shape[2]), y.dtype)
-    for row, column in np.ndindex(*geometry.kernel):
-        sides = [
-            (offset - low, size - (offset - low) - (stride * (coarse - 1) + 1), stride - 1)
-            for offset, stride, (low, _), size, coarse in zip(
-                (row, column), geometry.stride, geometry.padding, geometry.image, geometry.coarse, strict=True
+def _phase(
+    added: Float[Array, "B h w kh kw I"], geometry: Geometry, residues: tuple[int, int]
+) -> Float[Array, "B _h _w I"]:
+    """The pixels stride * t + residue: kernel offset u, where it reaches them, adds what pixel
+    t + (residue + low - u) / stride of y gives."""
+    sizes = [-(-size // stride) for size, stride in zip(geometry.image, geometry.stride, strict=True)]
+    total = jnp.zeros((added.shape[0], *sizes, added.shape[-1]), added.dtype)
+    for offsets in np.ndindex(*geometry.kernel):
+        shifts = [
+            divmod(residue + low - offset, stride)
+            for residue, (low, _), offset, stride in zip(
+                residues, geometry.padding, offsets, geometry.stride, strict=True
             )
         ]
-        x += lax.pad(added[row, column], jnp.zeros((), y.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
-    return x
+        if not any(rest for _, rest in shifts):
+            sides = [
+                (-shift, size + shift - coarse, 0)
+                for (shift, _), size, coarse in zip(shifts, sizes, geometry.coarse, strict=True)
+            ]
+            zero = jnp.zeros((), added.dtype)
+            total += lax.pad(added[:, :, :, offsets[0], offsets[1]], zero, [(0, 0, 0), *sides, (0, 0, 0)])
+    return total
 
 
 def _correlation(
