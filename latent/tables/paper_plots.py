@@ -37,7 +37,7 @@ def draw(paper: Paper, lines: Lines, path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels.flat[len(columns) :]:
         panel.set_visible(False)
-    figure.suptitle(f"{paper.title}; mean over seeds, 95% t interval, points: seeds", fontsize=10)
+    figure.suptitle(f"{paper.title}; mean over seeds, 95% t interval, small marks: seeds", fontsize=10)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
