@@ -118,6 +118,29 @@ def fashion_mnist() -> ConfigDict:
     return config
 
 
+def mnist_spatial() -> ConfigDict:
+    """MNIST in the 7x7x4 latents of an autoencoder with spatial ones, a small U-net, conditioned on the class.
+
+    Paper: Rombach et al. 2022 (arXiv 2112.10752), in little. Cost: not measured. Not measured yet.
+    python -m experiments.train --config=configs/first_stage.py:mnist --workdir=runs/first_stage_mnist
+    python -m experiments.train --config=configs/latent_ddpm.py:mnist_spatial --workdir=runs/mnist_spatial --config.model.first_stage=runs/first_stage_mnist
+    """  # noqa: E501
+    config = digits()
+    config.data.name = "mnist"
+    config.data.encode_once = True
+    config.model.net.name = "unet"
+    config.model.net.channels = (32, 64)
+    config.model.net.num_blocks = 1
+    config.model.net.attention_levels = (1,)
+    config.hparams.denoiser.learning_rate = 1e-3
+    config.train.batch_size = 64
+    config.train.steps = 4000
+    base.judge_samples(config, "lenet_mnist", 2000)
+    config.eval.every = 4000
+    config.log.every = 200
+    return config
+
+
 def emoji() -> ConfigDict:
     """Emoji of 32x32 in 8x8x4 latents by their group, a small U-net (Rombach et al. 2022, arXiv 2112.10752, in little).
 
@@ -203,7 +226,17 @@ def tiny_learned() -> ConfigDict:
 
 VARIANTS = {
     function.__name__: function
-    for function in (digits, mnist, fashion_mnist, emoji, emoji_text, tiny, tiny_likelihood, tiny_learned)
+    for function in (
+        digits,
+        mnist,
+        mnist_spatial,
+        fashion_mnist,
+        emoji,
+        emoji_text,
+        tiny,
+        tiny_likelihood,
+        tiny_learned,
+    )
 }
 
 

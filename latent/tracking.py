@@ -6,6 +6,7 @@ tracking off and reports one line.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import secrets
@@ -24,7 +25,7 @@ ID_FILE = "wandb/run_id.txt"
 CLOSE_SECONDS = 60.0
 """How long a finished run waits for what is still queued."""
 _STARTING = threading.Lock()
-"""Held while a run starts: several at once take longer than one after another."""
+"""Held while a run starts offline: several at once take longer than one after another."""
 
 
 class WandbOptions(NamedTuple):
@@ -127,7 +128,7 @@ class Tracker:
             x_disable_meta=True,
             save_code=False,
         )
-        with _STARTING:
+        with _STARTING if mode == "offline" else contextlib.nullcontext():
             run = wandb.init(
                 project=self._options.project,
                 group=self._options.group or None,

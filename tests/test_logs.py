@@ -362,15 +362,15 @@ def test_an_offline_run_can_be_read_back(tmp_path, monkeypatch):
 
 
 def test_runs_of_one_process_stay_apart(tmp_path):
-    """Members of a population: one that starts while another one is logging is a run of its own."""
+    """Members of a population: one that starts while others are open, or starting, is a run of its own."""
     options = WandbOptions(mode="offline")
-    trackers = []
+    trackers, told = [], []
     for number in range(3):
         path = tmp_path / str(number)
         path.mkdir()
-        started, tracker = threading.Event(), tracking.Tracker(path, {}, options, pytest.fail)
+        started, tracker = threading.Event(), tracking.Tracker(path, {}, options, told.append)
         tracker._put(lambda run, started=started: started.set())
-        assert started.wait(20.0)
+        assert number == 1 or started.wait(20.0)  # the second and the third start together
         trackers.append(tracker)
     for number, tracker in enumerate(trackers):
         tracker.scalars(number, "train", {"loss": float(number)})
@@ -382,7 +382,7 @@ def test_runs_of_one_process_stay_apart(tmp_path):
         wait_until_written(folder)
         assert [row["train/loss"] for row in history(folder)] == [float(number)]
         identifiers.add(next(r.run.run_id for r in records(folder) if r.WhichOneof("record_type") == "run"))
-    assert len(identifiers) == 3
+    assert len(identifiers) == 3 and not told
 
 
 def test_a_client_that_fails_does_not_stop_the_run(tmp_path, monkeypatch, capsys):

@@ -1,7 +1,7 @@
 """The one convolution and the one transposed convolution of the project: NHWC images, HWIO kernels.
 
 `Conv` and `ConvTranspose` have the parameters and the values of flax's layers of the same names. On GPU and TPU
-they are `lax.conv_general_dilated` and `lax.conv_transpose`, nothing else. XLA:CPU is up to 14 times slower than
+they are `lax.conv_general_dilated` and `lax.conv_transpose`, nothing else. XLA:CPU is up to 9 times slower than
 need be in some of what autodiff makes of these two, so there the same functions take other, equal forms. This file
 owns that choice; it must not know of losses, activations or norms.
 
@@ -27,8 +27,9 @@ milliseconds:
 What is slow in lax is the kernel gradient that autodiff derives for a dilated image: a convolution both dilated and
 reversed, which misses XLA's fast kernels. Exchanging the roles of the two images makes it that of an ordinary one, and
 that is a product of matrices per kernel offset (or one with patches of an image of few channels): what XLA:CPU makes of
-it as a convolution took 0.9 to 7 times as long over 12 sizes (`OFFSETS`). A transposed convolution with stride 2 as one
-product and additions took 0.4 to 1.1 times as long as a convolution for each of its phases over 9 sizes.
+it as a convolution took 0.9 to 7 times as long over 12 sizes of at most `OFFSETS` kernel offsets. A transposed
+convolution with a stride is one product and additions, with stride 2 0.4 to 1.1 times as long over 9 sizes as a
+convolution for each of its phases; the product is as large as the fine image times offsets by pixels of the stride.
 
 The CPU form works under jit, vmap, pmap, remat and automatic sharding, not on meshes with explicit axis types.
 """
@@ -52,7 +53,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Shaped
 
 from latent.errors import UserError, unknown_name
-from latent.nets.layers import Layer, last_axis
+from latent.nets.layers import Layer, last_axis, wide
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -75,7 +76,8 @@ against 5."""
 
 UNROLLED_MEMBERS = 16
 """`vmap` over kernels: up to so many members are computed one by one, because XLA:CPU is slow in the grouped
-convolutions that it makes of them (the VAE above with 4 members and batch 32: 14 ms against 64)."""
+convolutions that it makes of them (4 members of the VAE above with batch 32: 14 ms against 64, AVX-512; there kernel
+gradients and transposed convolutions were grouped ones too, which as products they are not)."""
 
 Size = int | Sequence[int]
 Padding = str | int | Sequence[int | Sequence[int]]
@@ -125,6 +127,7 @@ def _phase(
     """The pixels stride * t + residue: kernel offset u, where it reaches them, adds what pixel
     t + (residue + low - u) / stride of y gives."""
     sizes = [-(-size // stride) for size, stride in zip(geometry.image, geometry.stride, strict=True)]
+    dtype, added = added.dtype, wide(added)
     total = jnp.zeros((added.shape[0], *sizes, added.shape[-1]), added.dtype)
     for offsets in np.ndindex(*geometry.kernel):
         shifts = [
@@ -140,7 +143,7 @@ def _phase(
             ]
             zero = jnp.zeros((), added.dtype)
             total += lax.pad(added[:, :, :, offsets[0], offsets[1]], zero, [(0, 0, 0), *sides, (0, 0, 0)])
-    return total
+    return total.astype(dtype)
 
 
 def _correlation(

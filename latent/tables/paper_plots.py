@@ -17,8 +17,8 @@ PER_ROW = 3
 
 
 def draw(paper: Paper, lines: Lines, path: Path) -> None:
-    """Means over seeds with 95% t intervals, seeds as points: curves over the rows' places where they have any, else a
-    line of the panel for every row."""
+    """Means over seeds with 95% t intervals, seeds as small marks: curves over the rows' places where they have any,
+    else a line of the panel for every row."""
     import matplotlib
 
     matplotlib.use("agg")

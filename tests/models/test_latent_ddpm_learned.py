@@ -32,6 +32,7 @@ def context(size):
     return Context(keys, jnp.zeros((), jnp.int32), {"denoiser": {"label_dropout": jnp.asarray(0.1)}}, True, same, same)
 
 
+@pytest.mark.slow
 def test_the_denoisers_player_owns_the_path_and_its_loss_trains_it():
     """The net by the bound, the path by its square: as the loss itself changes along each gradient."""
     model = toy()

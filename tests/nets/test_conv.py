@@ -15,8 +15,8 @@ from tests.harness import thinned
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 OURS = {"strided_convolution", "transposed_convolution", "kernel_correlation"}
 
-# kernel, stride, padding, image, channels in, channels out. Six output channels: more than FEW_CHANNELS; sixteen: as
-# many as PATCHES asks for.
+# kernel, stride, padding, image, channels in, channels out. Six channels: more than FEW_CHANNELS, which stride 1 minds;
+# sixteen: as many as PATCHES asks for; a kernel of 6x5: more than OFFSETS.
 CASES = [
     ((3, 3), (1, 1), "SAME", (5, 6), 2, 6),
     ((3, 3), (1, 1), "VALID", (5, 6), 6, 1),
@@ -41,6 +41,8 @@ CASES = [
     ((1, 1), (1, 1), "SAME", (4, 5), 3, 6),
     ((1, 1), (2, 2), "SAME", (5, 4), 6, 6),
     ((1, 1), (2, 2), ((1, 0), (0, 2)), (5, 4), 6, 2),
+    ((6, 5), (2, 1), ((0, 3), (2, 0)), (6, 7), 3, 6),
+    ((4, 3), (1, 1), ((5, -1), (0, 3)), (6, 7), 5, 6),
 ]
 
 
@@ -111,7 +113,7 @@ def test_values_and_gradients_equal_lax(name, case):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("case", [CASES[i] for i in (0, 3, 4, 9, 13, 18, 21)], ids=str)
+@pytest.mark.parametrize("case", [CASES[i] for i in (0, 3, 4, 9, 13, 18, 21, 23, 24)], ids=str)
 def test_reverse_over_reverse_equals_lax(name, case):
     x, kernel = draw_case(case, batch=2)
 
@@ -205,13 +207,14 @@ def test_an_all_ones_kernel_sums_windows():
     np.testing.assert_allclose(y, np.broadcast_to(sums[..., None], y.shape), atol=1e-4)
 
 
-@pytest.mark.parametrize("features", [2, 6])  # by offsets and in phases
-def test_one_pixel_stamps_the_transposed_kernel(features):
-    kernel = draw(3, 3, 1, features)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_pixel_stamps_the_transposed_kernel(stride):
+    kernel = draw(3, 3, 1, 6)
     x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(2.0)
-    y = jax.jit(lambda x: conv_transpose(x, kernel, 2, "VALID", backend="cpu"))(x)
-    stamp = np.zeros((7, 7, features))
-    stamp[2:5, 2:5] = 2 * kernel[::-1, ::-1, 0]  # lax does not flip the kernel, so its stamp is flipped
+    y = jax.jit(lambda x: conv_transpose(x, kernel, stride, "VALID", backend="cpu"))(x)
+    reached = slice(stride, stride + 3)
+    stamp = np.zeros((2 * stride + 3, 2 * stride + 3, 6))
+    stamp[reached, reached] = 2 * kernel[::-1, ::-1, 0]  # lax does not flip the kernel, so its stamp is flipped
     np.testing.assert_allclose(y[0], stamp, atol=1e-6)
 
 

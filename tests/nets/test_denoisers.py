@@ -27,8 +27,9 @@ CASES = [
     for number, shape in enumerate(shapes)
 ]
 each = pytest.mark.parametrize(("name", "shape"), CASES)
-# A UNet compiles longest: what is read off any denoiser alike is a slow test of it.
-LIGHT = [case if case.values[0] != "unet" else pytest.param(*case.values, marks=pytest.mark.slow) for case in CASES]
+# These compile longest: what is read off any denoiser alike is a slow test of them.
+HEAVY = ("unet", "uvit")
+LIGHT = [case if case.values[0] not in HEAVY else pytest.param(*case.values, marks=pytest.mark.slow) for case in CASES]
 each_light = pytest.mark.parametrize(("name", "shape"), LIGHT)
 
 
@@ -66,7 +67,7 @@ def test_several_outputs_are_so_many_channels(name, shape):
     assert (y.shape, y.dtype) == ((4, *shape[:-1], 2 * shape[-1]), jnp.float32)
 
 
-@each
+@each_light
 def test_it_starts_at_zero_and_learns_from_there(name, shape):
     net = build(name, shape)
     given, params = inputs(shape), initialise(net, *inputs(shape))
