@@ -121,7 +121,9 @@ def fashion_mnist() -> ConfigDict:
 def mnist_spatial() -> ConfigDict:
     """MNIST in the 7x7x4 latents of an autoencoder with spatial ones, a small U-net, conditioned on the class.
 
-    Paper: Rombach et al. 2022 (arXiv 2112.10752), in little. Cost: not measured. Not measured yet.
+    Paper: Rombach et al. 2022 (arXiv 2112.10752), in little.
+    Cost: 20 minutes on 2 CPU cores (no AVX-512), six of them the evaluation of 2,000 samples.
+    Not measured on the test split; validation: label agreement 0.916 +- 0.006, fd_lenet_mnist 6.2 +- 0.5, no guidance.
     python -m experiments.train --config=configs/first_stage.py:mnist --workdir=runs/first_stage_mnist
     python -m experiments.train --config=configs/latent_ddpm.py:mnist_spatial --workdir=runs/mnist_spatial --config.model.first_stage=runs/first_stage_mnist
     """  # noqa: E501
