@@ -28,7 +28,7 @@ What is slow in lax is the kernel gradient that autodiff derives for a dilated i
 reversed, which misses XLA's fast kernels. Exchanging the roles of the two images makes it that of an ordinary one, and
 that is a product of matrices per kernel offset (or one with patches of an image of few channels): what XLA:CPU makes of
 it as a convolution took 0.9 to 7 times as long over 12 sizes of at most `OFFSETS` kernel offsets. A transposed
-convolution with a stride is one product and additions, with stride 2 0.4 to 1.1 times as long over 9 sizes as a
+convolution with a stride is one product and additions, with stride 2 0.5 to 1.1 times as long over 7 sizes as a
 convolution for each of its phases; the product is as large as the fine image times offsets by pixels of the stride.
 
 The CPU form works under jit, vmap, pmap, remat and automatic sharding, not on meshes with explicit axis types.
@@ -60,7 +60,8 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
 """With so few channels of the fine image its transposed convolution is one product with stride 1 too, and an addition
 per kernel offset: 128x28x28x1, 3x3, 64 channels: 6 ms against 52 (with 32 channels 4 against 19); 64x32x32x3, 3x3, 64
-channels: 8 against 29. Other work ran beside these: ratios rather than times."""
+channels: 8 against 29. Other work ran beside these, which are of a form before this one: alone this one takes 5.7 and
+5.3 ms with 64 channels."""
 
 OFFSETS = 25
 """Up to so many kernel offsets the kernel gradient is a product for each; for more it is a convolution. Milliseconds of
@@ -71,8 +72,7 @@ channels: 108 against 777; 128x28x28x16, 5x5, 32: 125 against 577; 64x16x16x64, 
 PATCHES = (8, 16, 16)
 """With at most so many channels of the fine image and kernel offsets, and at least so many of the coarse image, one
 product with patches takes their place: 64x64x64x3, 3x3, 64 channels: 69 ms against 95 by offsets and 205 by
-convolution; 16x64x64x3, 4x4, stride 2: 3.6 against 4.1 and 26. With 6 coarse channels and 25 offsets it would be 16
-against 5."""
+convolution; 16x64x64x3, 4x4, stride 2: 3.6 against 4.1 and 26."""
 
 UNROLLED_MEMBERS = 16
 """`vmap` over kernels: up to so many members are computed one by one, because XLA:CPU is slow in the grouped
@@ -112,12 +112,12 @@ def _transposed(
         ]
         flipped = kernel[::-1, ::-1].swapaxes(2, 3)
         return lax.conv_general_dilated(y, flipped, (1, 1), padding, dimension_numbers=DIMENSIONS)
-    added = last_axis(y, kernel.transpose(3, 0, 1, 2).reshape(y.shape[3], -1))
+    added = wide(last_axis(y, kernel.transpose(3, 0, 1, 2).reshape(y.shape[3], -1)))
     added = added.reshape(*y.shape[:3], *geometry.kernel, channels)
     stripes = [
         jnp.stack([_phase(added, geometry, (row, column)) for column in range(columns)], 3) for row in range(rows)
     ]
-    x = jnp.stack(stripes, 2)
+    x = jnp.stack(stripes, 2).astype(y.dtype)
     return x.reshape(y.shape[0], rows * x.shape[1], columns * x.shape[3], channels)[:, :height, :width]
 
 
@@ -127,7 +127,6 @@ def _phase(
     """The pixels stride * t + residue: kernel offset u, where it reaches them, adds what pixel
     t + (residue + low - u) / stride of y gives."""
     sizes = [-(-size // stride) for size, stride in zip(geometry.image, geometry.stride, strict=True)]
-    dtype, added = added.dtype, wide(added)
     total = jnp.zeros((added.shape[0], *sizes, added.shape[-1]), added.dtype)
     for offsets in np.ndindex(*geometry.kernel):
         shifts = [
@@ -143,7 +142,7 @@ def _phase(
             ]
             zero = jnp.zeros((), added.dtype)
             total += lax.pad(added[:, :, :, offsets[0], offsets[1]], zero, [(0, 0, 0), *sides, (0, 0, 0)])
-    return total.astype(dtype)
+    return total
 
 
 def _correlation(
