@@ -2,7 +2,7 @@
 
 python -m experiments.sample --workdir=runs/vae --num=64 --out=samples.png
 python -m experiments.sample --workdir=runs/gan --num=64 --out=threes.png --label=3 --truncation=1
-python -m experiments.sample --workdir=runs/emoji_text --num=64 --out=hearts.png --prompt="red heart" --guidance=3
+python -m experiments.sample --workdir=runs/emoji --num=64 --out=hearts.png --prompt="red heart" --guidance=3
 python -m experiments.sample --workdir=runs/vae --num=64 --out=fitted.png --density=mixture:10
 python -m experiments.sample --workdir=runs/ddpm --num=64 --out=samples.png --nearest=nearest.png
 python -m experiments.sample --workdir=runs/ddpm --mode=invert --input=test:3,8 --out=inverted.png
