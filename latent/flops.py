@@ -1,17 +1,20 @@
 """Floating-point operations of a training step, and the rate at which a device can do them at best.
 
-The count is XLA's cost analysis of the program before it is optimised, so that it belongs to the step and not to what a
-compiler makes of it on one device. Where blocks are rematerialised it holds their second computation too.
+Counted are the multiplications and additions of matrix products and convolutions, as the field does for the utilisation
+of a device (MFU: Chowdhery et al. 2022, arXiv 2204.02311, appendix B): they are nearly all of what a net computes, and
+the rest runs on other units. The count belongs to the step, not to what a compiler makes of it on one device. Where
+blocks are rematerialised it holds their second computation too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr
+
+from latent import loops
+from latent.nets import conv
 
 PEAKS = {
     # NVIDIA data sheets, dense: half of what is printed "with sparsity". Float32 is TF32, in which XLA multiplies
@@ -38,44 +41,48 @@ def peak(device_kind: str, precision: str) -> float | None:
 
 
 def of_step(program: ClosedJaxpr, cycle: int) -> float | None:
-    """Operations of one step, a mean over those of a `program` of `cycle` steps; None where XLA counts none."""
-    try:
-        counted = of_program(program)
-    except (NotImplementedError, RuntimeError):  # a backend without a cost analysis must not stop a run
-        return None
-    return counted / cycle if counted > 0 else None
+    """Operations of one step, a mean over those of a `program` of `cycle` steps; None where it multiplies nothing."""
+    return of_program(program) / cycle or None
 
 
 def of_program(program: ClosedJaxpr) -> float:
-    """Operations of a program, the bodies of its loops of known length as often as they run."""
-    return _once(program) + _repeated(program.jaxpr)
+    """Operations of a program: bodies of loops as often as they run, of those of unknown length once, of branches the
+    largest."""
+    return sum(map(_of_equation, program.jaxpr.eqns), 0.0)
 
 
-def _repeated(jaxpr: Any) -> float:
-    """Operations that XLA's count leaves out: it counts the body of a loop once, however often it runs."""
-    total = 0.0
-    for loop in _loops(jaxpr):
-        body, length, unroll = loop.params["jaxpr"], loop.params["length"], int(loop.params["unroll"])
-        seen = length if unroll >= length else unroll + length % unroll
-        total += length * _repeated(body.jaxpr) + ((length - seen) * _once(body) if length > seen else 0.0)
-    return total
+def _of_equation(equation: Any) -> float:
+    if equation.primitive.name == "dot_general":
+        return 2.0 * _size(equation.outvars[0]) * _contracted(equation)
+    if equation.primitive.name == "conv_general_dilated":
+        return 2.0 * _size(equation.outvars[0]) * _window(equation)
+    if equation.primitive in conv.PRIMITIVES:
+        return 2.0 * _trilinear(equation)
+    inner = [sum(map(_of_equation, program.eqns), 0.0) for program in loops.inside(equation)]
+    if equation.primitive.name == "cond":
+        return max(inner)
+    return sum(inner, 0.0) * equation.params.get("length", 1)  # of a scan
 
 
-def _once(program: ClosedJaxpr) -> float:
-    shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in program.in_avals]
-    cost = jax.jit(jaxpr_as_fun(program)).lower(*shapes).cost_analysis() or {}
-    return max(cost.get("flops", 0.0), 0.0)
+def _size(variable: Any) -> int:
+    return math.prod(variable.aval.shape)
 
 
-def _loops(jaxpr: Any) -> Iterator[Any]:
-    """The scans of a program that stand in no other scan and compute more than integers: random bits and searches are
-    loops too, each of which would take a lowering of its own to count."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan":
-            if any(jnp.issubdtype(out.aval.dtype, jnp.inexact) for out in equation.outvars):
-                yield equation
-            continue
-        for value in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from _loops(inner)
+def _contracted(product: Any) -> int:
+    """How many multiplications make one number of a product."""
+    (axes, _), _ = product.params["dimension_numbers"]
+    return math.prod(product.invars[0].aval.shape[axis] for axis in axes)
+
+
+def _window(convolution: Any) -> float:
+    """How many multiplications make one number of a convolution, borders aside; zeros put between pixels are none."""
+    kernel, out_features = convolution.invars[1], convolution.params["dimension_numbers"].rhs_spec[0]
+    window = _size(kernel) / kernel.aval.shape[out_features]
+    return window / math.prod(convolution.params["lhs_dilation"])
+
+
+def _trilinear(convolution: Any) -> int:
+    """Multiplications of one of ours, all three the same: each weight meets each pixel of the coarse image."""
+    kernel = convolution.outvars[0] if convolution.primitive is conv.correlation_p else convolution.invars[1]
+    batch, geometry = convolution.invars[0].aval.shape[0], convolution.params["geometry"]
+    return batch * math.prod(geometry.coarse) * _size(kernel)

@@ -3,7 +3,7 @@ programs, not what they compute."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,7 +18,23 @@ def rollable(function: Callable[..., Any], *arguments: Any) -> bool:
 
 def rollable_program(program: ClosedJaxpr) -> bool:
     """`rollable`, of a function that is traced already."""
-    if jax.default_backend() != "cpu":
-        return True
-    text = str(program)
-    return not ("conv_general_dilated" in text or "convolution" in text)  # ours: latent/nets/conv.py
+    return jax.default_backend() != "cpu" or not _convolves(program.jaxpr)
+
+
+def inside(equation: Any) -> Iterator[Any]:
+    """The programs that one equation of a program holds: bodies of loops, branches, functions."""
+    for value in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
+        program = getattr(value, "jaxpr", value)
+        if hasattr(program, "eqns"):
+            yield program
+
+
+def _convolves(program: Any) -> bool:
+    """Whether a program holds a convolution: lax's, or one of latent/nets/conv.py, whatever that has become."""
+    for equation in program.eqns:
+        names = f"{equation.primitive.name} {equation.params.get('name', '')}"
+        if "conv_general_dilated" in names or "convolution" in names:
+            return True
+        if any(map(_convolves, inside(equation))):
+            return True
+    return False

@@ -225,6 +225,7 @@ transposed_p = _primitive(
 correlation_p = _primitive(
     "kernel_correlation", _correlation, lambda x, y, g: (*g.kernel, x.shape[3], y.shape[3]), images=2
 )
+PRIMITIVES = (strided_p, transposed_p, correlation_p)
 # Each rule: the cotangent and the argument that stays, given to the primitive that makes the other one.
 ad.defbilinear(
     strided_p,
