@@ -6,8 +6,9 @@ that nothing reads ends the command now and not after an hour.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +41,10 @@ from latent.types import Batch, DataSpec, State
 
 
 class Experiment(NamedTuple):
-    """What a config stands for: data, model, and what trains it. `recipe.axis` is set by the driver later."""
+    """What a config stands for: data, model, and what trains it. `recipe.axis` is set by the driver later.
+
+    `abstract_state()` is the shapes and dtypes of the state, traced when first asked for.
+    """
 
     config: dict[str, Any]
     section: configs.Section
@@ -48,6 +52,7 @@ class Experiment(NamedTuple):
     spec: DataSpec
     recipe: Recipe
     hparams: dict[str, dict[str, float]]
+    abstract_state: Callable[[], State]
 
     def epochs(self, step: int) -> float:
         """Passes over the training split that `step` steps amount to."""
@@ -147,7 +152,9 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
         prepare=prepare,
         microbatches=section.train.microbatches,
     )
-    experiment = Experiment(dict(config), section, dataset, spec, recipe, section.hparams.plain())
+    hparams, batch = section.hparams.plain(), _abstract_batch(spec, 1)
+    shapes = functools.cache(lambda: jax.eval_shape(lambda b: init_state(recipe, hparams, config["seed"], b), batch))
+    experiment = Experiment(dict(config), section, dataset, spec, recipe, hparams, shapes)
     _check_evaluation_and_logs(experiment)
     overrides.check(overridden, section, lambda: _scalars_read(experiment))
     return experiment
@@ -155,7 +162,7 @@ def build(config: Mapping[str, Any], overridden: Iterable[str] = (), neighbour: 
 
 def _scalars_read(experiment: Experiment) -> set[str]:
     return overrides.scalars_read(
-        experiment.hparams, experiment.recipe, abstract_state(experiment), _abstract_batch(experiment.spec, 2)
+        experiment.hparams, experiment.recipe, experiment.abstract_state(), _abstract_batch(experiment.spec, 2)
     )
 
 
@@ -229,14 +236,6 @@ def initial_states(siblings: Sequence[Experiment], sharding: Any = None) -> list
     return states
 
 
-def abstract_state(experiment: Experiment) -> State:
-    """Shapes and dtypes of the state, without computing anything."""
-    return jax.eval_shape(
-        lambda b: init_state(experiment.recipe, experiment.hparams, experiment.config["seed"], b),
-        _abstract_batch(experiment.spec, 1),
-    )
-
-
 def _abstract_batch(spec: DataSpec, size: int) -> Batch:
     """Shapes and dtypes of a prepared batch."""
     batch = {"x": jax.ShapeDtypeStruct((size, *spec.shape), jnp.float32)}
@@ -246,7 +245,7 @@ def _abstract_batch(spec: DataSpec, size: int) -> Batch:
 
 def one_cycle(experiment: Experiment) -> ClosedJaxpr:
     """The steps of one cycle of the players over whole batches, on a device that is alone; takes seconds to trace."""
-    state, cycle = abstract_state(experiment), cycle_length(experiment.recipe.model)
+    state, cycle = experiment.abstract_state(), cycle_length(experiment.recipe.model)
     feed = experiment.feed(state, whole=True)
     steps = build_dispatch(experiment.recipe, feed.fetch, cycle, rolled=False)
     return jax.make_jaxpr(steps)(state, np.uint32(0), feed.resident, feed.inputs(0, cycle))
@@ -316,6 +315,6 @@ def steps_per_dispatch(
         return asked
     if not rolled:
         return cycle if common % cycle == 0 else 1
-    work = 6 * count_parameters(abstract_state(experiment)) * config["train"]["batch_size"] * runs
+    work = 6 * count_parameters(experiment.abstract_state()) * config["train"]["batch_size"] * runs
     limit = max(1, min(100, int(2e10 / max(work, 1)), DISPATCH_BYTES // max(step_bytes, 1)))
     return max(number for number in range(1, limit + 1) if common % number == 0)

@@ -18,7 +18,7 @@ def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
     settings = build.resolved(settings)
     experiment = build.build(settings, overridden)
     driver = build.driver(settings)
-    state = build.abstract_state(experiment)
+    state = experiment.abstract_state()
     feed = experiment.feed(state)
     build.steps_per_dispatch(experiment, 0, True, cycle_length(experiment.recipe.model))
     cycle = cycle_length(experiment.recipe.model)

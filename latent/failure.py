@@ -69,7 +69,7 @@ def replay(bundle: Path) -> tuple[str, dict[str, bool]]:
         experiment = build.build(record["config"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"--replay={bundle} is not a readable bundle: {type(error).__name__}: {error}.") from error
-    target = checkpoint.abstract(build.abstract_state(experiment), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    target = checkpoint.abstract(experiment.abstract_state(), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     with ocp.StandardCheckpointer() as saver:
         try:
             state = saver.restore((bundle / "state").absolute(), target)

@@ -65,7 +65,7 @@ class Run:
         keep = self.config["checkpoint"]
         store = checkpoint.Checkpoints(workdir, keep["keep"], keep["best_metric"], keep["best_mode"], apart=True)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = checkpoint.abstract(build.abstract_state(self.experiment), sharding)
+        target = checkpoint.abstract(self.experiment.abstract_state(), sharding)
         try:
             self.state = _averaged(workdir, _restore(store, step, target), self.average)
         finally:

@@ -63,7 +63,7 @@ def train(settings: Mapping[str, Any], path: Path, overridden: Iterable[str] = (
 def alone(experiment: Experiment, driver: Driver, path: Path, profile: bool = False) -> Training:
     """The training of one run, from its newest checkpoint or from its beginning."""
     (run,) = workdir.directories([experiment], [path], driver.split)
-    lie = driver.lay(build.abstract_state(experiment))
+    lie = driver.lay(experiment.abstract_state())
     state = run.restored(lie)
     if state is None:
         state = build.initial_state(experiment, lie)
@@ -212,7 +212,7 @@ class Training:
         jax.block_until_ready(self.metrics)
         devices, seconds = self.driver.devices, time.perf_counter() - start
         self._weigh()
-        parameters = build.count_parameters(build.abstract_state(self.experiment))
+        parameters = build.count_parameters(self.experiment.abstract_state())
         for run in self.runs:
             run.message(
                 f"{parameters:,} parameters, {len(devices)} x {devices[0].device_kind}, "

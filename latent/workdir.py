@@ -7,12 +7,11 @@ several processes train one run, all of them call the same here, and the first o
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latent import build, checkpoint, config, evaluate, failure, hosts, posthoc_ema, provenance
+from latent import checkpoint, config, evaluate, failure, hosts, posthoc_ema, provenance
 from latent.build import Experiment
 from latent.data.feed import Feed
 from latent.evaluation_data import EvaluationData
@@ -25,7 +24,7 @@ from latent.types import State
 class WorkDirectory:
     """The files of one run. Nothing is written before `open`. `failure` says why a run was given up, else it is empty.
 
-    `shapes` says what its state is made of; `stream` gets what the run says of itself; None: standard output.
+    `stream` gets what the run says of itself; None: standard output.
     """
 
     def __init__(
@@ -34,10 +33,9 @@ class WorkDirectory:
         path: Path,
         data: EvaluationData,
         gallery: Gallery,
-        shapes: Callable[[], State],
         stream: Any = None,
     ):
-        self.experiment, self.path, self._shapes = experiment, path, shapes
+        self.experiment, self.path = experiment, path
         self.failure = ""
         self._data, self._gallery, self._stream = data, gallery, stream
         self.feed: Feed | None = None  # who trains makes it, from the state that it trains
@@ -54,7 +52,7 @@ class WorkDirectory:
         """
         if not self.checkpoints.steps():
             return None
-        target = checkpoint.abstract(self._shapes(), sharding)
+        target = checkpoint.abstract(self.experiment.abstract_state(), sharding)
         if at is not None:
             self.checkpoints.go_back(at, target)
         found = self.checkpoints.restore_newest(target, repair=True)
@@ -148,11 +146,10 @@ def directories(
     settings = siblings[0].config
     data = siblings[0].evaluation_data(settings["eval"]["split"], settings["seed"], settings["eval"]["average"], split)
     gallery = Gallery(siblings[0].recipe.model, siblings[0].spec, data, settings["log"]["images"])
-    shapes = functools.cache(lambda: build.abstract_state(siblings[0]))  # tracing what makes a state is not cheap
     found = []
     for experiment, path, stream in zip(siblings, paths, streams or [None] * len(paths), strict=True):
         mine = data.reseeded(experiment.config["seed"])
-        found.append(WorkDirectory(experiment, path, mine, gallery.over(mine), shapes, stream))
+        found.append(WorkDirectory(experiment, path, mine, gallery.over(mine), stream))
     return found
 
 

@@ -46,7 +46,7 @@ def siblings(width: int, members: int) -> list[build.Experiment]:
 
 def of_population(experiments: list[build.Experiment], devices: int) -> Callable[[], float]:
     """A function that measures the seconds of a step and member of the population's own compiled dispatch."""
-    abstract = build.abstract_state(experiments[0])
+    abstract = experiments[0].abstract_state()
     driver = parallel.population(devices, len(experiments), abstract, (), mapped=True)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, str(number)) for number in range(len(experiments))]
@@ -70,7 +70,7 @@ def of_population(experiments: list[build.Experiment], devices: int) -> Callable
 
 def one_after_another(experiments: list[build.Experiment], steps: int = 100) -> Callable[[], float]:
     """The same for a scan over the members, in which each takes its steps in a scan."""
-    abstract = build.abstract_state(experiments[0])
+    abstract = experiments[0].abstract_state()
     which = population.axes(abstract, ())._replace(step=0)
     feeds = [experiment.feed(abstract) for experiment in experiments]
     dispatch = build_dispatch(experiments[0].recipe, feeds[0].fetch, steps, rolled=True)

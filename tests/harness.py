@@ -82,7 +82,7 @@ def states(workdir):
     """{step: state} of every checkpoint of a run, on the host."""
     experiment = build.build(config.read(workdir))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = checkpoint.abstract(build.abstract_state(experiment), sharding)
+    target = checkpoint.abstract(experiment.abstract_state(), sharding)
     store = checkpoint.Checkpoints(workdir)
     return {step: jax.device_get(store.restore(step, target)[0]) for step in store.steps()}
 

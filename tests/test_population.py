@@ -405,7 +405,7 @@ def test_a_population_is_split_into_parts_that_fit(tmp_path, monkeypatch, capsys
     fixed = {**QUIET, "parallel.devices": 1}
     assert sweep(tmp_path / "whole", fixed=fixed, seeds=5)[0] == 0
     built = build.build(config.read(tmp_path / "whole" / "seed=0"))
-    data = memory.size(built.feed(build.abstract_state(built)).resident)
+    data = memory.size(built.feed(built.abstract_state()).resident)
     budget = (asked[0] + data) // 2
     monkeypatch.setattr(memory, "budget", lambda devices: budget)
     capsys.readouterr()
@@ -424,7 +424,7 @@ def test_memory_is_estimated_by_the_compiler(tmp_path):
     def needed(count):
         experiment = build.build(build.resolved(config.load("configs/vae.py:digits", QUIET).to_dict()))
         siblings = [build.sibling(experiment, {**experiment.config, "seed": seed}) for seed in range(count)]
-        abstract = build.abstract_state(experiment)
+        abstract = experiment.abstract_state()
         driver = parallel.population(1, count, abstract, (), build.rollable(experiment))
         runs = workdir.directories(siblings, [tmp_path / str(seed) for seed in range(count)], driver.split)
         training = Training(driver, runs, build.initial_states(siblings, driver.replicated))

@@ -53,7 +53,7 @@ def step_of(name, kind):
     raw = {"x": jax.ShapeDtypeStruct((rows, *built.spec.shape), built.dataset.splits["train"].x.dtype)}
     raw |= {key: jax.ShapeDtypeStruct((rows,), jnp.int32) for key in ("label", "index", "position")}
     jaxpr, shapes = jax.make_jaxpr(build_step(built.recipe), return_shape=True)(
-        build.abstract_state(built), np.uint32(0), raw
+        built.abstract_state(), np.uint32(0), raw
     )
     return built, jaxpr.jaxpr, shapes
 

@@ -160,7 +160,7 @@ def test_codes_that_are_kept_take_the_text_of_the_set(folder):
     before, data = kept(folder), experiment.evaluation_data("train", 0, "")
     assert data.split.text is None
     data.split = data.split._replace(text=np.arange(experiment.spec.size, dtype=np.int32)[:, None])
-    for given in (state, build.abstract_state(experiment)):
+    for given in (state, experiment.abstract_state()):
         found = encoded.split(data, given, folder / "data", 2**30)
         np.testing.assert_array_equal(found.arrays()["text"], data.split.text)
     assert kept(folder) == before

@@ -153,7 +153,7 @@ def _level(plan: Plan, waiting: Sequence[str]) -> tuple[int, list[str]]:
 def _at_most(experiment: Experiment) -> int:
     """How many members might fit: where nothing but their states is counted."""
     devices = parallel.local(experiment.config["parallel"]["devices"])
-    return max(1, memory.budget(devices) * len(devices) // memory.size(build.abstract_state(experiment)))
+    return max(1, memory.budget(devices) * len(devices) // memory.size(experiment.abstract_state()))
 
 
 class Crew:
@@ -187,7 +187,7 @@ class Crew:
         driver = parallel.population(
             experiment.config["parallel"]["devices"],
             len(members),
-            build.abstract_state(experiment),
+            experiment.abstract_state(),
             experiment.recipe.model.loads,
             build.rollable(experiment),
         )
