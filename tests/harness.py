@@ -27,6 +27,11 @@ def thinned(cases, quick):
     return [pytest.param(case, marks=() if case in quick else pytest.mark.slow) for case in cases]
 
 
+def key(seed):
+    """A key whose draws compile several times faster than those of the default kind."""
+    return jax.random.key(seed, impl="rbg")
+
+
 def recipe(model, transform=None, learning_rate_schedule=lambda step: 1.0, microbatches=1, averages=()):
     """SGD by default: Adam would hide a gradient that is wrong by a constant factor."""
     transform = transform or optax.trace(0.9)
@@ -38,6 +43,18 @@ def recipe(model, transform=None, learning_rate_schedule=lambda step: 1.0, micro
 
 def hparams(model, rate=0.05):
     return {player.name: {"learning_rate": rate} for player in model.players}
+
+
+_PROGRAMS = {}
+
+
+def _programs(model, key, make):
+    """What a training of a model compiles, made once for all that differ in length, seed and numbers alone. The model
+    is kept beside it: another one may not get its identity."""
+    key = id(model), key
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = model, make()
+    return _PROGRAMS[key][1]
 
 
 def train(
@@ -56,19 +73,24 @@ def train(
     **options,
 ):
     """Trains for `steps` more steps; returns the state on the host and one dict of metrics a dispatch."""
-    driver = parallel.build(driver, devices, batch_size, fsdp=fsdp)
-    chosen = recipe(model, **options)._replace(axis=driver.axis)
     x = toys.data() if x is None else x
     feed = resident_feed(Split(x, np.full(len(x), -1, np.int32)), seed, batch_size)
-    if state is None:
-        batch = {"x": jnp.asarray(x[:1])}
-        # The seed is an argument and no constant, which XLA would fold random draws of at length.
-        initial = jax.jit(lambda seed, batch: init_state(chosen, hparams(model, rate), seed, batch))
-        state = initial(np.uint32(seed), batch)
-    state, start = jax.device_put(state, driver.lay(state)), int(state.step)
     cycle = cycle_length(model)
     phases = 1 if rolled or count % cycle == 0 else cycle
-    dispatches = [driver.compile(build_dispatch(chosen, feed.fetch, count, rolled, phase)) for phase in range(phases)]
+
+    def make():
+        chosen = recipe(model, **options)
+        # The seed is an argument and no constant, which XLA would fold random draws of at length.
+        initial = jax.jit(lambda seed, hparams, batch: init_state(chosen, hparams, seed, batch))
+        on = parallel.build(driver, devices, batch_size, fsdp=fsdp)
+        chosen = chosen._replace(axis=on.axis)
+        return initial, on, [on.compile(build_dispatch(chosen, feed.fetch, count, rolled, at)) for at in range(phases)]
+
+    laid = (driver, devices, fsdp, count, rolled, x.shape, batch_size)
+    initial, driver, dispatches = _programs(model, (laid, tuple(options.items())), make)
+    if state is None:
+        state = initial(np.uint32(seed), hparams(model, rate), {"x": jax.device_put(x[:1])})
+    state, start = jax.device_put(state, driver.lay(state)), int(state.step)
     resident, device_seed = jax.device_put((feed.resident, np.uint32(seed)), driver.replicated)
     history = []
     for step in range(start, start + steps, count):

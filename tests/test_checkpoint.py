@@ -13,11 +13,12 @@ from latent.errors import UserError
 from tests import harness, toys
 from tests.harness import thinned
 
+MODEL, ADAM = toys.adversarial(2), optax.scale_by_adam()
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 def state_at(steps):
-    state, _ = harness.train(toys.adversarial(2), steps, transform=optax.scale_by_adam(), averages=(0.9,))
+    state, _ = harness.train(MODEL, steps, transform=ADAM, averages=(0.9,))
     return state
 
 

@@ -140,18 +140,21 @@ def trained(tmp_path_factory):
     return folder, stopped, dict(zip(more, outcomes, strict=True))
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(trained):
     """Stopped, continued by one process, and by two again: the lines, evaluations and weights of a run in one go."""
     folder, _, _ = trained
     assert_the_same(folder / "pmap", folder / "reference")
 
 
+@pytest.mark.slow
 def test_all_processes_stop_after_the_same_step(trained):
     """Process 1 alone had the signal, after step 2; the checkpoint is of a step that no cadence asked for."""
     _, stopped, _ = trained
     assert stopped == {"pmap": 2 + 2 * (1 + hosts.LAG)}  # of two steps a dispatch
 
 
+@pytest.mark.slow
 def test_the_first_process_alone_writes(trained):
     folder, _, _ = trained
     run, reference = folder / "pmap", folder / "reference"
@@ -163,6 +166,7 @@ def test_the_first_process_alone_writes(trained):
     assert checkpoint.Checkpoints(run).steps() == checkpoint.Checkpoints(reference).steps()
 
 
+@pytest.mark.slow
 def test_non_finite_values_stop_all_processes(trained):
     folder, _, outcomes = trained
     (kind, words), other = outcomes["halted"]
@@ -172,6 +176,7 @@ def test_non_finite_values_stop_all_processes(trained):
     assert bundle.parent == folder / "halted" and first in words and not report[first]
 
 
+@pytest.mark.slow
 def test_what_cannot_run_together_is_refused_by_all(trained):
     folder, _, outcomes = trained
     told = {

@@ -198,6 +198,7 @@ def listing(directory):
     return {name for name in found if "/state/" not in name and "/packed/" not in name} - {progress.OUTPUT}
 
 
+@pytest.mark.slow
 def test_the_work_directory_is_that_of_an_ordinary_run(tmp_path):
     code, swept = sweep(tmp_path / "pop", fixed={"parallel.devices": 2}, seeds=2)
     member = swept.members[1]

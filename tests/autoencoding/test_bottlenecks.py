@@ -14,6 +14,7 @@ from latent.autoencoding.bottlenecks import fsq, vq
 from latent.config import Section
 from latent.errors import UserError
 from latent.types import Context
+from tests import harness
 
 OPTIONS = {"size": 6, "groups": 1, "update": "ema", "decay": 0.9, "restart_below": 0.0}
 
@@ -25,7 +26,7 @@ def context(count, seed=0):
 
 def quantiser(latent_shape=(2,), **changes):
     made = vq.bottleneck(Section({"codebook": {**OPTIONS, **changes}}), latent_shape)
-    return made, *jax.jit(made.init)(jax.random.key(0))
+    return made, *jax.jit(made.init)(harness.key(0))
 
 
 def test_vq_takes_the_nearest_vector():

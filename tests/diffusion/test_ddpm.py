@@ -19,7 +19,7 @@ each_path = pytest.mark.parametrize("name", thinned(PATHS, {"linear", "rectified
 
 def levels(path, times):
     """alpha and sigma, each [T]."""
-    return np.asarray(path.alpha(times)), np.asarray(path.sigma(times))
+    return jax.device_get(jax.jit(lambda t: (path.alpha(t), path.sigma(t)))(times))
 
 
 def every_step(sampler, x0, eps, noise):
@@ -27,8 +27,8 @@ def every_step(sampler, x0, eps, noise):
     these."""
     say = lambda x0, eps: lambda x, t: Denoised(x0[None], eps[None])  # noqa: E731
     one = lambda i, x0, eps: sampler.step(say(x0, eps), x0[None], i, jnp.full(1, noise))[0]  # noqa: E731
-    told = (jnp.broadcast_to(jnp.asarray(each), sampler.num_steps) for each in (x0, eps))
-    return np.asarray(jax.vmap(one)(jnp.arange(sampler.num_steps), *told))
+    told = (np.broadcast_to(np.asarray(each), sampler.num_steps) for each in (x0, eps))
+    return np.asarray(jax.jit(jax.vmap(one))(np.arange(sampler.num_steps), *told))
 
 
 @each_path

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from latent import config, loops, rng
 from latent.models import latent_ddpm
 from latent.types import DataSpec
+from tests import harness
 
 NETS = {
     "unet": {"model.net.channels": (8, 8), "model.net.attention_levels": (1,), "model.net.num_blocks": 1},
@@ -26,7 +27,7 @@ def build(net, **changes):
     settings = config.load("configs/latent_ddpm.py:tiny", changes)
     spec = DataSpec("toy", shape, 2, 64, np.zeros(shape, np.float32), "real")
     model = latent_ddpm.build(config.Section(settings.model.to_dict()), spec)
-    params, extra = jax.jit(model.init)(jax.random.key(0), {"x": jnp.zeros((1, *shape))})
+    params, extra = jax.jit(model.init)(harness.key(0), {"x": jnp.zeros((1, *shape))})
     leaves, tree = jax.tree.flatten(params)
     moved = [leaf + 0.2 * np.random.default_rng(i).normal(size=leaf.shape) for i, leaf in enumerate(leaves)]
     return model, tree.unflatten([jnp.asarray(leaf, jnp.float32) for leaf in moved]), extra

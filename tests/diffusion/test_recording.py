@@ -21,8 +21,14 @@ def denoise(inputs, x, t):
     return Denoised(x0, (x - PATH.alpha(t) * x0) / PATH.sigma(t))
 
 
-@pytest.mark.parametrize("scan", [True, False])
-@pytest.mark.parametrize("name", config.names(PACKAGE))
+@pytest.mark.parametrize(
+    ("name", "scan"),
+    [
+        pytest.param(name, scan, marks=() if scan or name == "heun" else pytest.mark.slow)
+        for name in config.names(PACKAGE)
+        for scan in (True, False)
+    ],
+)
 def test_recording_changes_nothing_and_keeps_the_way(name, scan):
     sampler = config.select(PACKAGE, name, "sampler", "sampler")(PATH, GRIDS["trailing"](PATH, 5))
     keys = rng.sample_keys(0, np.arange(3))

@@ -11,6 +11,7 @@ from latent import config, rng
 from latent.errors import UserError
 from latent.models import classifier
 from latent.types import Context, DataSpec
+from tests import harness
 
 SHAPE = (8, 8, 1)
 NETS = {
@@ -43,7 +44,7 @@ def context(count=6, seed=0, train=True):
 @pytest.mark.parametrize("name", NETS)
 def test_terms_are_cross_entropy_and_accuracy_of_the_logits(name):
     model = build(name)
-    params, extra = jax.jit(model.init)(jax.random.key(0), batch())
+    params, extra = jax.jit(model.init)(harness.key(0), batch())
     terms = jax.jit(lambda p: model.terms(p, extra, batch(), context(train=False)))(params)
     info = jax.jit(model.encode)(params, extra, batch()["x"], jax.random.split(jax.random.key(0), 6)).info
     label = np.asarray(batch()["label"])
@@ -54,7 +55,7 @@ def test_terms_are_cross_entropy_and_accuracy_of_the_logits(name):
 
 def test_label_smoothing_mixes_in_the_uniform_target():
     model, smooth = build(dropout=0.0), build(dropout=0.0, label_smoothing=0.2)
-    params, extra = jax.jit(model.init)(jax.random.key(0), batch())
+    params, extra = jax.jit(model.init)(harness.key(0), batch())
     logits = jax.jit(model.encode)(params, extra, batch()["x"], jax.random.split(jax.random.key(0), 6)).info["logits"]
     log_probability = np.asarray(jax.nn.log_softmax(logits))
     target = 0.8 * np.eye(10)[np.asarray(batch()["label"])] + 0.02
@@ -76,7 +77,7 @@ def test_dropout_keeps_the_mean_and_belongs_to_the_example():
 @pytest.mark.parametrize("name", NETS)
 def test_every_layer_is_an_embedding(name):
     model = build(name)
-    params, extra = jax.jit(model.init)(jax.random.key(0), batch())
+    params, extra = jax.jit(model.init)(harness.key(0), batch())
     keys = jax.random.split(jax.random.key(0), 6)
     encode = jax.jit(model.encode, static_argnames="layer")
     for layer, size in NETS[name][1].items():
@@ -92,7 +93,7 @@ def test_every_layer_is_an_embedding(name):
 @pytest.mark.parametrize("name", NETS)
 def test_no_example_sees_its_batch(name):
     model = build(name)
-    params, extra = jax.jit(model.init)(jax.random.key(0), batch())
+    params, extra = jax.jit(model.init)(harness.key(0), batch())
     encode = jax.jit(lambda x: model.encode(params, extra, x, jax.random.split(jax.random.key(0), len(x))).mean)
     np.testing.assert_allclose(encode(batch()["x"])[2:3], encode(batch()["x"][2:3]), atol=1e-5)
 

@@ -43,7 +43,7 @@ def batch(count=12, shape=(2,)):
 @pytest.mark.parametrize("penalties", harness.thinned([(), ("r1", "r2"), ("gradient_penalty",)], {("r1", "r2")}))
 def test_the_critic_minimises_its_loss_and_its_weighted_penalties(loss, penalties):
     model = build(loss=loss, penalties=penalties, spectral_norm=loss == "wasserstein")
-    params, extra = jax.jit(model.init)(jax.random.key(0), batch())
+    params, extra = jax.jit(model.init)(harness.key(0), batch())
     found = jax.jit(lambda p: model.players[0].loss(p, extra, batch(), context()))(params)
     weights = {"r1": 0.3, "r2": 0.7, "gradient_penalty": 5.0}
     expected = found.terms["adversarial"].mean() + sum(weights[p] * found.terms[p].mean() for p in penalties)
@@ -64,14 +64,14 @@ def test_critic_steps_are_the_generators_period():
 def test_images_are_generated_in_their_range():
     shape = (8, 8, 1)
     model = build(shape, "unit", **{"net.name": "convnet", "net.channels": (4, 4), "net.hidden": ()})
-    params, extra = jax.jit(model.init)(jax.random.key(0), batch(shape=shape))
+    params, extra = jax.jit(model.init)(harness.key(0), batch(shape=shape))
     x = model.sample(params, extra, rng.sample_keys(0, np.arange(5)), None, temperature=50.0)
     assert x.shape == (5, *shape) and 0.0 <= float(x.min()) < float(x.max()) <= 1.0
 
 
 def conditional(**changes):
     model = build(conditional=True, **{"net.hidden": (4,), "latent_dim": 2} | changes)
-    return model, *jax.jit(model.init)(jax.random.key(0), batch())
+    return model, *jax.jit(model.init)(harness.key(0), batch())
 
 
 def test_the_projection_is_an_inner_product_of_label_and_features():
@@ -143,7 +143,7 @@ def test_only_the_critics_own_update_advances_its_vectors():
 def test_scores_are_those_of_the_normalised_critic():
     """So they do not change when its kernels are scaled."""
     model = normalised()
-    params, extra = jax.jit(model.init)(jax.random.key(0), batch())
+    params, extra = jax.jit(model.init)(harness.key(0), batch())
     larger = {**params, "critic": jax.tree.map(lambda leaf: 3.0 * leaf if leaf.ndim > 1 else leaf, params["critic"])}
     found = jax.jit(lambda p: model.terms(p, extra, batch(), context())["score_real"])
     np.testing.assert_allclose(found(params), found(larger), rtol=1e-4)
@@ -171,7 +171,7 @@ def test_augmentation_is_for_training_data_and_samples_alike(player):
     losses, data = [], batch(shape=shape)
     for augment in ("none", "diffaugment"):
         model = build(shape, "unit", augment=augment)
-        params, extra = jax.jit(model.init)(jax.random.key(0), data)
+        params, extra = jax.jit(model.init)(harness.key(0), data)
         loss = lambda p, m=model, e=extra: m.players[player].loss(p, e, data, context())  # noqa: E731
         held_out = lambda p, m=model, e=extra: m.terms(p, e, data, context()._replace(train=False))  # noqa: E731
         losses += [jax.jit(loss)(params), jax.jit(held_out)(params)]

@@ -209,6 +209,7 @@ def settings(place, **changes):
     return config.load("configs/latent_ddpm.py:tiny", tiny | {"parallel.devices": 1, **QUIET} | changes).to_dict()
 
 
+@pytest.mark.slow
 def test_a_prompt_is_read_with_the_runs_own_words(folder):
     run = latent.load(folder / "run")
     assert run.spec.vocabulary == ("blue", "circle", "heart", "red") and run.model.text
@@ -233,6 +234,7 @@ def command(folder, *lines):
     return run_all([[*given, f"--out={folder}/{name}.npz", *words] for name, *words in lines])
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_prompt_with_label_and_guidance(folder):
     guided, bad = command(
         folder,
@@ -260,6 +262,7 @@ def test_edits_take_a_prompt_or_the_text_of_their_inputs(folder):
         np.testing.assert_allclose(images, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_rate_of_its_coin_is_read_where_there_is_text_only(folder):
     key = "hparams.denoiser.text_dropout"
     build.build(settings(folder), [key])

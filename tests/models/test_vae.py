@@ -175,7 +175,7 @@ def test_a_vae_with_the_full_posterior_takes_a_gradient_step():
     """The bound of its own encoder, and gradients that reach every head."""
     chosen = section(**{"bottleneck": "gaussian_full", "latent_dim": 3, "net.hidden": (5,), "likelihood": "gaussian"})
     model = vae.build(chosen, spec((6,)))
-    params, extra = jax.jit(model.init)(jax.random.key(0), {"x": jnp.zeros((1, 6))})
+    params, extra = jax.jit(model.init)(harness.key(0), {"x": jnp.zeros((1, 6))})
     batch = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.float32)}
 
     def loss(params):
@@ -203,7 +203,7 @@ def test_bernoulli_equals_the_reference_on_binary_and_grey_targets():
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian", "gaussian_learned"])
 def test_an_untrained_decoder_gives_the_mean_training_example(name):
     model = vae.build(section(likelihood=name), spec((8, 8, 1), "unit", 0.25))
-    params, extra = jax.jit(model.init)(jax.random.key(0), {"x": jnp.zeros((1, 8, 8, 1))})
+    params, extra = jax.jit(model.init)(harness.key(0), {"x": jnp.zeros((1, 8, 8, 1))})
     decoded = jax.jit(model.decode)(params, extra, jnp.zeros((1, 8)))
     np.testing.assert_allclose(decoded, 0.25, atol=1e-5)
 
@@ -213,7 +213,7 @@ def losses(changes, hparams, step=0, params_scale=1.0):
     chosen = section(**{"latent_dim": 3, "net.hidden": (5,), "likelihood": "gaussian", **changes})
     model = vae.build(chosen, spec((4,)))
     x = jnp.float32(np.random.default_rng(0).normal(size=(12, 4)))
-    params, extra = jax.jit(model.init)(jax.random.key(1), {"x": x})
+    params, extra = jax.jit(model.init)(harness.key(1), {"x": x})
     params = jax.tree.map(lambda leaf: params_scale * leaf, params)
     ctx = context(12, step=step, **hparams)
     found = jax.jit(lambda p: model.players[0].loss(p, extra, {"x": x}, ctx))(params)
@@ -240,7 +240,7 @@ def test_the_iwae_loss_is_the_bound_of_its_own_weights():
     chosen = section(**{"latent_dim": 3, "net.hidden": (5,), "likelihood": "gaussian"})
     model = vae.build(chosen, spec((4,)))
     x = jnp.float32(np.random.default_rng(0).normal(size=(12, 4)))
-    params, extra = jax.jit(model.init)(jax.random.key(1), {"x": x})
+    params, extra = jax.jit(model.init)(harness.key(1), {"x": x})
     for k in (1, 5):
         loss, _, _ = losses({"objective": "iwae", "num_samples": k}, {})
         log_weights = jax.jit(lambda k=k: model.log_weights(params, extra, {"x": x}, context(12), k))()
@@ -279,7 +279,7 @@ def with_hparams(loss, values):
 
 def test_samples_depend_on_their_own_key_only():
     model = vae.build(section(), spec((8, 8, 1), "unit", 0.25))
-    params, extra = jax.jit(model.init)(jax.random.key(0), {"x": jnp.zeros((1, 8, 8, 1))})
+    params, extra = jax.jit(model.init)(harness.key(0), {"x": jnp.zeros((1, 8, 8, 1))})
     sample = lambda keys: model.sample(params, extra, keys, None)  # noqa: E731
     many, few = sample(rng.sample_keys(0, np.arange(8))), sample(rng.sample_keys(0, np.array([5, 2])))
     np.testing.assert_allclose(few[0], many[5], atol=1e-6)

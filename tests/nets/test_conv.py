@@ -63,7 +63,7 @@ PAIRS = {
 
 
 def draw(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))  # nothing to compile
+    return jax.device_put(np.random.default_rng(seed).standard_normal(shape, np.float32))  # nothing to compile
 
 
 def draw_case(case, batch=3):
@@ -75,7 +75,7 @@ def assert_close(got, want, tolerance):
     """Equal up to `tolerance` of the largest entry."""
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * float(jnp.abs(b).max()) + 1e-30)
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max() + 1e-30)
 
 
 def bounded(function, case):

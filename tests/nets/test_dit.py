@@ -89,18 +89,18 @@ def test_a_block_starts_as_the_identity(qk_norm):
     params = initialise(block, x, condition)
     apply = jax.jit(lambda params: block.apply({"params": params}, x, condition))
     np.testing.assert_array_equal(apply(params), x)
-    assert float(jnp.abs(apply(awake(params)) - x).max()) > 0.01
+    assert np.abs(np.asarray(apply(awake(params))) - np.asarray(x)).max() > 0.01
 
 
 def test_blocks_differ_and_follow_one_another():
     """The scan over blocks is a loop over their slices of the parameters, the same when rolled or recomputed."""
-    net, x, t = build((4, 4, 2)), draw(3, 4, 4, 2), jnp.asarray([0.1, 0.5, 0.9])
+    net, x, t = build((4, 4, 2)), draw(3, 4, 4, 2), jax.device_put(np.float32([0.1, 0.5, 0.9]))
     params = stirred(net, x, t)
     tokens, condition, block = draw(3, 4, 16), draw(3, 16, seed=1), dit.Block(2, False)
     assert jax.tree.leaves(params["blocks"])[0].shape[0] == TINY["depth"]
     expected = tokens
     for i in range(TINY["depth"]):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"])
+        one = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], params["blocks"])
         expected = jax.jit(block.apply)({"params": one}, expected, condition)
 
     class Blocks(dit.DiT):
@@ -114,11 +114,11 @@ def test_blocks_differ_and_follow_one_another():
     blocks = jax.jit(lambda: only.apply({"params": {"blocks": params["blocks"]}}, tokens, condition))
     np.testing.assert_allclose(blocks(), expected, rtol=1e-4, atol=1e-4)
     kernels = initialise(net, x, t)["blocks"]["attention"]["qkv"]["kernel"]
-    assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 0.1
+    assert np.abs(np.diff(kernels[:2], axis=0)).max() > 0.1
 
 
 def test_recomputing_changes_nothing_but_memory():
-    x, t = draw(3, 4, 4, 2), jnp.asarray([0.1, 0.5, 0.9])
+    x, t = draw(3, 4, 4, 2), jax.device_put(np.float32([0.1, 0.5, 0.9]))
     nets = [build((4, 4, 2), remat=remat) for remat in (False, True)]
     params = stirred(nets[0], x, t)
     plain, recomputed = (

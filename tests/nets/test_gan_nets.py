@@ -11,11 +11,12 @@ from flax.traverse_util import flatten_dict
 from latent import config
 from latent.errors import UserError
 from latent.nets import convnet, dcgan, mlp, r3gan, resampling, sngan
+from tests.nets.awake import initialise, stirred
 
 NETS = {"mlp": mlp, "convnet": convnet, "dcgan": dcgan, "sngan": sngan, "r3gan": r3gan}
 SHAPE = (8, 8, 1)
-X = jnp.float32(np.random.default_rng(0).uniform(-1, 1, size=(3, *SHAPE)))
-Z = jnp.float32(np.random.default_rng(0).normal(size=(3, 5)))
+X = jax.device_put(np.float32(np.random.default_rng(0).uniform(-1, 1, size=(3, *SHAPE))))
+Z = jax.device_put(np.float32(np.random.default_rng(0).normal(size=(3, 5))))
 
 
 def section(name, **changes):
@@ -24,14 +25,13 @@ def section(name, **changes):
 
 
 def run(net, *inputs):
-    params = jax.jit(net.init)(jax.random.key(0), *inputs)
-    return params["params"], jax.jit(net.apply)
+    return initialise(net, *inputs), jax.jit(net.apply)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_critic_has_its_heads_and_scores_every_example_alone(name):
     net = NETS[name].critic(section(name), SHAPE, (("score", 1), ("projection", 7)))
-    params, apply = run(net, X)
+    params, apply = stirred(net, X), jax.jit(net.apply)
     found = apply({"params": params}, X)
     assert {head: value.shape for head, value in found.items()} == {"score": (3, 1), "projection": (3, 7)}
     alone = apply({"params": params}, X[1:2])
@@ -45,7 +45,7 @@ def test_a_critic_has_its_heads_and_scores_every_example_alone(name):
 @pytest.mark.parametrize("name", NETS)
 def test_a_generator_makes_every_sample_alone(name):
     net = NETS[name].generator(section(name), SHAPE)
-    params, apply = run(net, Z)
+    params, apply = stirred(net, Z), jax.jit(net.apply)
     found = apply({"params": params}, Z)
     assert found.shape == (3, *SHAPE) and np.ptp(found, axis=0).max() > 0
     np.testing.assert_allclose(apply({"params": params}, Z[1:2])[0], found[1], atol=1e-5)

@@ -140,6 +140,7 @@ def test_figures_lie_beside_it_as_pictures_and_for_print(report):
     assert figures.ENDINGS == ("png", "pdf")
 
 
+@pytest.mark.slow
 def test_a_report_is_repeated_to_the_byte_but_for_its_date(report, tmp_path):
     """All but the maps, whose seeds have tests of their own, and cost most."""
     without_date = lambda path: re.sub(r"Made [\d-]+ [\d:]+", "", path.read_text())  # noqa: E731
