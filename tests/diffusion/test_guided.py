@@ -3,6 +3,8 @@ of a learned variance against reference values."""
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,13 +54,14 @@ GUIDES = Guides(exact_denoiser(WIDE), log_prob)
 PARAMS = {"denoiser": {}, "weak": {"denoiser": {}}}
 
 
+@functools.cache
 def ask(**options):
     estimate = guided(STRONG, GUIDES, Guidance(**options))
-    return jax.jit(lambda x: estimate((PARAMS, {}, Condition(LABEL)), x, T))(X)
+    return jax.device_get(jax.jit(lambda x: estimate((PARAMS, {}, Condition(LABEL)), x, T))(X))
 
 
 def alone(denoiser, label):
-    return jax.jit(lambda: denoiser(PATH, {}, X, jnp.full(5, T), Condition(label)))()
+    return jax.device_get(jax.jit(lambda: denoiser(PATH, {}, X, jnp.full(5, T), Condition(label)))())
 
 
 def test_the_defaults_are_the_conditional_denoiser():
@@ -68,9 +71,9 @@ def test_the_defaults_are_the_conditional_denoiser():
 def test_every_push_is_from_its_own_reference_and_they_add_up():
     conditional, free = alone(STRONG, LABEL), alone(STRONG, jnp.full(5, guidance.NULL))
     weak = alone(GUIDES.weak, LABEL)
-    alpha, sigma = PATH.alpha(T), PATH.sigma(T)
+    alpha, sigma = jax.device_get((PATH.alpha(T), PATH.sigma(T)))
     clean = lambda x: STRONG(PATH, {}, x, jnp.full(5, T), Condition(LABEL)).x0  # noqa: E731
-    gradient = jax.grad(lambda x: log_prob({}, {}, clean(x), LABEL).sum())(X)
+    gradient = jax.device_get(jax.jit(jax.grad(lambda x: log_prob({}, {}, clean(x), LABEL).sum()))(X))
     pushes = {
         "classifier_free": (3.0, 2.0 * (conditional.x0 - free.x0)),
         "autoguidance": (1.5, 0.5 * (conditional.x0 - weak.x0)),
