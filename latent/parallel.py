@@ -126,7 +126,7 @@ def _pmap(devices: tuple[Any, ...], fsdp: bool) -> Driver:
 
     return Driver(
         devices=devices,
-        axis=AXIS,
+        axis=AXIS if len(devices) > 1 else None,  # a device that is alone sees the whole batch
         compile=compile_dispatch,
         place=place,
         replicated=replicated,

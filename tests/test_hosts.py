@@ -221,6 +221,7 @@ def refusal(process):
     return line
 
 
+@pytest.mark.slow
 def test_a_process_that_never_joins(tmp_path):
     """The other one ends in time, with one line, whether it is the coordinator or not."""
     run = tmp_path / "run"

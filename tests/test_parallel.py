@@ -13,6 +13,7 @@ from latent.errors import UserError
 from latent.train import alone, train
 from tests import harness, toys
 
+PAIR = toys.adversarial(every=2)
 WIDE = {"model.net.hidden": (64,), "parallel.driver": "mesh", "parallel.fsdp": True, "log.images": 0}
 
 
@@ -24,9 +25,8 @@ def settings(**overrides):
 def test_the_global_view_computes_what_pmap_computes(devices, fsdp, monkeypatch):
     """Batch-coupled terms, two players, a vector in `extra`; SGD, for Adam would hide a constant factor."""
     monkeypatch.setattr(parallel, "LEAST", 8)
-    model = toys.adversarial(every=2)
-    reference, losses = harness.train(model, 5, devices=8)
-    state, other = harness.train(model, 5, devices=devices, driver="mesh", fsdp=fsdp)
+    reference, losses = harness.train(PAIR, 5, devices=8)
+    state, other = harness.train(PAIR, 5, devices=devices, driver="mesh", fsdp=fsdp)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), reference, state)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), losses, other)
 

@@ -261,6 +261,7 @@ def test_members_share_every_program_of_evaluation(tmp_path, monkeypatch):
     assert made[0]._gallery._decode_encoded._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_stopping_and_going_on_is_exact(tmp_path, capsys):
     """8 steps in one go, or 4, then 8: bit for bit, averages and optimiser included; what is finished is left alone."""
     fixed = {"log.images": 0, "optimizer.autoencoder.schedule.horizon": 8, "parallel.devices": 2}

@@ -24,7 +24,7 @@ def denoise(inputs, x, t):
 @pytest.mark.parametrize(
     ("name", "scan"),
     [
-        pytest.param(name, scan, marks=() if scan or name == "heun" else pytest.mark.slow)
+        pytest.param(name, scan, marks=() if scan == (name != "heun") else pytest.mark.slow)
         for name in config.names(PACKAGE)
         for scan in (True, False)
     ],

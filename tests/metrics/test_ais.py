@@ -122,6 +122,7 @@ def test_simulated_data_follow_the_joint(linear):
     assert np.var(residual) == pytest.approx(float(REF["noise_var"]), rel=0.02)
 
 
+@pytest.mark.slow
 def test_batches_change_nothing(linear):
     model, state, data = linear
     few = {**OPTIONS, "distributions": 20, "chains": 3, "limit": 9}

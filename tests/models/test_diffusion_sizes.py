@@ -32,9 +32,9 @@ def built(family, variant, shape, support):
     ("variant", "shape", "support", "millions"),
     [
         ("imagenet256_dit_b2", (32, 32, 4), "real", 130),  # Peebles & Xie 2023, table 1
-        ("imagenet256_dit_xl2", (32, 32, 4), "real", 675),
+        pytest.param("imagenet256_dit_xl2", (32, 32, 4), "real", 675, marks=pytest.mark.slow),
         ("cifar10", (32, 32, 3), "unit", 38),  # DDPM's 35.7 and adaptive normalisation
-        ("cifar10_edm", (32, 32, 3), "unit", 38),
+        pytest.param("cifar10_edm", (32, 32, 3), "unit", 38, marks=pytest.mark.slow),
         ("celeb_a64", (16, 16, 3), "real", None),
     ],
 )

@@ -152,6 +152,7 @@ def test_codes_of_another_first_stage_or_choice_are_other_codes(folder):
     assert len(kept(folder)) == 3 and not np.allclose(found, drawn, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_codes_that_are_kept_take_the_text_of_the_set(folder):
     """They were encoded before the set's words had numbers, or other ones; their own digest knows nothing of it."""
     experiment = build.build(settings(folder))

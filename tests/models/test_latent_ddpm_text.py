@@ -150,6 +150,7 @@ def test_a_text_alone_is_told_beside_no_class_and_a_class_alone_beside_no_text(s
     np.testing.assert_array_equal(model.sample(params, extra, KEYS, LABEL), draw(stirred, LABEL))
 
 
+@pytest.mark.slow
 def test_an_interpolation_is_told_at_its_ends_what_the_inputs_are(stirred):
     model, params, extra = stirred
     x, told = jnp.asarray([[0.3, -0.2], [1.0, 0.5], [-0.5, 0.1]]), Condition(LABEL, TEXTS)
