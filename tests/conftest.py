@@ -20,7 +20,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_compilation_cache_dir", CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # to write what is small takes a twentieth
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 

@@ -4,6 +4,7 @@ does what its functions promise. New config files are picked up by themselves.""
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import latent
-from latent import build, config
+from latent import build, checkpoint, config
 from latent.checkpoint import digest
 from latent.train import train
 from tests.harness import QUIET
@@ -34,18 +35,17 @@ PARAMETERS = [pytest.param(path, marks=() if path in QUICK else pytest.mark.slow
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def run(request, tmp_path_factory):
-    """(the run trained to 4 steps at once, the work directory of one that stopped at 2 and went on).
+    """(the run trained to 4 steps at once, the work directory of one that went on from its checkpoint of step 2).
 
-    The second is neither evaluated nor drawn, which must not make a difference.
+    What went on is neither evaluated nor drawn, which must not make a difference.
     """
     folder = tmp_path_factory.mktemp("runs")
-    horizon = {
-        key: 4 for key in config.flatten(config.load(request.param).to_dict()) if key.endswith("schedule.horizon")
-    }
-    for name, lengths, quiet in (("whole", (4,), {}), ("parts", (2, 4), QUIET)):
-        for steps in lengths:
-            changes = {"train.steps": steps, **horizon, **quiet}
-            assert train(config.load(request.param, changes).to_dict(), folder / name) == 0
+    length = {"train.steps": 4, "checkpoint.every": 2}
+    assert train(config.load(request.param, length).to_dict(), folder / "whole") == 0
+    shutil.copytree(folder / "whole", folder / "parts")
+    shutil.rmtree(folder / "parts" / checkpoint.DIRECTORY / "4")
+    assert checkpoint.Checkpoints(folder / "parts").steps() == [2]
+    assert train(config.load(request.param, {**length, **QUIET}).to_dict(), folder / "parts") == 0
     return latent.load(folder / "whole"), folder / "parts"
 
 

@@ -87,11 +87,15 @@ def moments(mixture):
 
 
 def walk(sampler, denoise, x, noise=None):
-    """Every x of a sampler [S + 1, N, d], with given noise [S, N, d]. Not compiled: the steps are many and tiny."""
+    """Every x of a sampler [S + 1, N, d], with given noise [S, N, d]. Compiled only where the steps are many."""
     carry, found = sampler.init(x), [x]
+    step = lambda carry, i, noise: (carry := sampler.step(denoise, carry, i, noise), sampler.finish(carry))  # noqa: E731
+    many = sampler.num_steps > 20
+    step = jax.jit(step) if many else step
+    none = jnp.zeros_like(x)
     for i in range(sampler.num_steps):
-        carry = sampler.step(denoise, carry, i, jnp.zeros_like(x) if noise is None else noise[i])
-        found.append(sampler.finish(carry))
+        carry, at = step(carry, jnp.asarray(i) if many else i, none if noise is None else noise[i])
+        found.append(at)
     return np.stack(found)
 
 
