@@ -1,9 +1,8 @@
 """Floating-point operations of a training step, and the rate at which a device can do them at best.
 
-Counted are the multiplications and additions of matrix products and convolutions, as the field does for the utilisation
-of a device (MFU: Chowdhery et al. 2022, arXiv 2204.02311, appendix B): they are nearly all of what a net computes, and
-the rest runs on other units. The count belongs to the step, not to what a compiler makes of it on one device. Where
-blocks are rematerialised it holds their second computation too.
+Counted are the multiplications and additions of matrix products and convolutions, nearly all of what a net computes, as
+for the utilisation of a device (MFU: Chowdhery et al. 2022, arXiv 2204.02311, appendix B). Unlike there, what is
+rematerialised counts twice. The count belongs to the step, not to what a compiler makes of it on one device.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from latent import loops
@@ -55,9 +55,9 @@ def _of_equation(equation: Any) -> float:
     if equation.primitive.name == "dot_general":
         return 2.0 * _size(equation.outvars[0]) * _contracted(equation)
     if equation.primitive.name == "conv_general_dilated":
-        return 2.0 * _size(equation.outvars[0]) * _window(equation)
+        return 2.0 * _of_convolution(equation)
     if equation.primitive in conv.PRIMITIVES:
-        return 2.0 * _trilinear(equation)
+        return 2.0 * _of_ours(equation)
     inner = [sum(map(_of_equation, program.eqns), 0.0) for program in loops.inside(equation)]
     if equation.primitive.name == "cond":
         return max(inner)
@@ -74,15 +74,38 @@ def _contracted(product: Any) -> int:
     return math.prod(product.invars[0].aval.shape[axis] for axis in axes)
 
 
-def _window(convolution: Any) -> float:
-    """How many multiplications make one number of a convolution, borders aside; zeros put between pixels are none."""
-    kernel, out_features = convolution.invars[1], convolution.params["dimension_numbers"].rhs_spec[0]
-    window = _size(kernel) / kernel.aval.shape[out_features]
-    return window / math.prod(convolution.params["lhs_dilation"])
+def _of_convolution(equation: Any) -> int:
+    """Multiplications with pixels that are there: zeros around and between them are none."""
+    (image, kernel), out, options = equation.invars, equation.outvars[0].aval, equation.params
+    (_, _, *rows), (_, in_features, *offsets), (batch, features, *coarse) = options["dimension_numbers"]
+    pairs = [
+        _pairs(out.shape[c], kernel.aval.shape[o], image.aval.shape[r], stride, low, spread, reach)
+        for c, o, r, stride, (low, _), spread, reach in zip(
+            coarse,
+            offsets,
+            rows,
+            options["window_strides"],
+            options["padding"],
+            options["lhs_dilation"],
+            options["rhs_dilation"],
+            strict=True,
+        )
+    ]
+    return out.shape[batch] * out.shape[features] * kernel.aval.shape[in_features] * math.prod(pairs)
 
 
-def _trilinear(convolution: Any) -> int:
-    """Multiplications of one of ours, all three the same: each weight meets each pixel of the coarse image."""
-    kernel = convolution.outvars[0] if convolution.primitive is conv.correlation_p else convolution.invars[1]
-    batch, geometry = convolution.invars[0].aval.shape[0], convolution.params["geometry"]
-    return batch * math.prod(geometry.coarse) * _size(kernel)
+def _of_ours(equation: Any) -> int:
+    """The same of latent/nets/conv.py, whose three are one trilinear form."""
+    kernel = equation.outvars[0] if equation.primitive is conv.correlation_p else equation.invars[1]
+    batch, geometry = equation.invars[0].aval.shape[0], equation.params["geometry"]
+    pairs = [
+        _pairs(coarse, offsets, size, stride, low)
+        for stride, (low, _), size, offsets, coarse in zip(*geometry, strict=True)
+    ]
+    return batch * math.prod(kernel.aval.shape[2:]) * math.prod(pairs)
+
+
+def _pairs(coarse: int, offsets: int, size: int, stride: int, low: int, spread: int = 1, reach: int = 1) -> int:
+    """How often an offset of the kernel meets a pixel, along one axis of an image of `size` pixels, `spread` apart."""
+    place = np.arange(coarse)[:, None] * stride + np.arange(offsets) * reach - low
+    return int(np.sum((place >= 0) & (place <= (size - 1) * spread) & (place % spread == 0)))

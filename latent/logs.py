@@ -38,8 +38,7 @@ class Timing(NamedTuple):
     peak: float | None = None
 
     def performance(self) -> dict[str, float]:
-        """Operations a step and a second, and the share of the best rate (model FLOP utilisation, Chowdhery et al.
-        2022, arXiv 2204.02311, appendix B), as far as they are known."""
+        """Operations a step and a second (flops.py), and the share of the best rate, as far as they are known."""
         if not self.steps or self.flops is None:
             return {}
         rate = self.flops * self.steps / max(self.seconds, 1e-9)

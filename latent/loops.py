@@ -9,6 +9,8 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr
 
+from latent.nets import conv
+
 
 def rollable(function: Callable[..., Any], *arguments: Any) -> bool:
     """Whether function(*arguments) may stand inside scan, while or cond: everywhere but on CPU with convolutions, which
@@ -30,11 +32,10 @@ def inside(equation: Any) -> Iterator[Any]:
 
 
 def _convolves(program: Any) -> bool:
-    """Whether a program holds a convolution: lax's, or one of latent/nets/conv.py, whatever that has become."""
-    for equation in program.eqns:
-        names = f"{equation.primitive.name} {equation.params.get('name', '')}"
-        if "conv_general_dilated" in names or "convolution" in names:
-            return True
-        if any(map(_convolves, inside(equation))):
-            return True
-    return False
+    """Whether a program holds a convolution, lax's or ours."""
+    return any(
+        equation.primitive.name == "conv_general_dilated"
+        or equation.primitive in conv.PRIMITIVES
+        or any(map(_convolves, inside(equation)))
+        for equation in program.eqns
+    )

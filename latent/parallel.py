@@ -1,9 +1,10 @@
 """Drivers: how one per-device dispatch runs on several devices. Nothing else in the project knows.
 
-The default driver is literally `jax.pmap` over a step with an axis name. State is replicated with `in_axes` and
-`out_axes` None, so that no array has a stacked device axis and neither checkpoints nor evaluation can tell how many
-devices there were. `mesh` runs the same step in the global view, where XLA splits the batch; with `fsdp` it splits the
-large arrays of the state too (Rajbhandari et al. 2020, arXiv 1910.02054; Xu et al. 2020, arXiv 2004.13336).
+The default driver is literally `jax.pmap`, over a step with an axis name where there are several devices. State is
+replicated with `in_axes` and `out_axes` None, so that no array has a stacked device axis and neither checkpoints nor
+evaluation can tell how many devices there were. `mesh` runs the same step in the global view, where XLA splits the
+batch; with `fsdp` it splits the large arrays of the state too (Rajbhandari et al. 2020, arXiv 1910.02054; Xu et al.
+2020, arXiv 2004.13336).
 
 Where several processes train together (hosts.py) a run's state lies on the devices of all of them, whatever the driver;
 `jax.pmap` alone takes and gives arrays of one process, and `join` and `part` lead from one to the other.

@@ -48,13 +48,13 @@ def hparams(model, rate=0.05):
 _PROGRAMS = {}
 
 
-def _programs(model, key, make):
+def _programs(model, asked, make):
     """What a training of a model compiles, made once for all that differ in length, seed and numbers alone. The model
-    is kept beside it: another one may not get its identity."""
-    key = id(model), key
-    if key not in _PROGRAMS:
-        _PROGRAMS[key] = model, make()
-    return _PROGRAMS[key][1]
+    is kept beside it: another one may not get its identity. What a test patches is not traced again."""
+    asked = id(model), parallel.LEAST, asked
+    if asked not in _PROGRAMS:
+        _PROGRAMS[asked] = model, make()
+    return _PROGRAMS[asked][1]
 
 
 def train(
@@ -86,16 +86,16 @@ def train(
         chosen = chosen._replace(axis=on.axis)
         return initial, on, [on.compile(build_dispatch(chosen, feed.fetch, count, rolled, at)) for at in range(phases)]
 
-    laid = (driver, devices, fsdp, count, rolled, x.shape, batch_size)
-    initial, driver, dispatches = _programs(model, (laid, tuple(options.items())), make)
+    asked = (driver, devices, fsdp, count, rolled, x.shape, batch_size, *options.items())
+    initial, chosen_driver, dispatches = _programs(model, asked, make)
     if state is None:
         state = initial(np.uint32(seed), hparams(model, rate), {"x": jax.device_put(x[:1])})
-    state, start = jax.device_put(state, driver.lay(state)), int(state.step)
-    resident, device_seed = jax.device_put((feed.resident, np.uint32(seed)), driver.replicated)
+    state, start = jax.device_put(state, chosen_driver.lay(state)), int(state.step)
+    resident, device_seed = jax.device_put((feed.resident, np.uint32(seed)), chosen_driver.replicated)
     history = []
     for step in range(start, start + steps, count):
         dispatch = dispatches[step % phases]
-        state, metrics = dispatch(state, device_seed, resident, driver.place(feed.inputs(step, count)))
+        state, metrics = dispatch(state, device_seed, resident, chosen_driver.place(feed.inputs(step, count)))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history
 

@@ -37,7 +37,7 @@ PARAMETERS = [pytest.param(path, marks=() if path in QUICK else pytest.mark.slow
 def run(request, tmp_path_factory):
     """(the run trained to 4 steps at once, the work directory of one that went on from its checkpoint of step 2).
 
-    What went on is neither evaluated nor drawn, which must not make a difference.
+    From there on that is neither evaluated nor drawn, which must not make a difference.
     """
     folder = tmp_path_factory.mktemp("runs")
     length = {"train.steps": 4, "checkpoint.every": 2}

@@ -7,7 +7,6 @@ where a grid ends at its own last point. Grids of a discrete table hit its point
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +64,7 @@ def linear(path: Path, num_steps: int, start: Real = 1.0, end: Real | None = Non
     end = path.min_time if end is None else end
     if not 0 <= end < start <= 1:
         raise UserError(f"start={start}, end={end} must satisfy 0 <= end < start <= 1.")
-    return _spaced(jnp.positive, start, end, num_steps, to_data)
+    return _spaced(lambda places: places, start, end, num_steps, to_data)
 
 
 def log_snr(path: Path, num_steps: int, start: Real = 1.0, end: Real | None = None, to_data: bool = True) -> Grid:
@@ -118,13 +117,13 @@ def find(name: str, key: str = "grid") -> Callable[..., Grid]:
 def _spaced(back: Callable, start: Array | float, end: Array | float, num_steps: int, to_data: bool) -> Grid:
     """`back` of places evenly spaced between two ends that both are hit, then time 0 if asked."""
     share = np.linspace(0.0, 1.0, num_steps + (not to_data))
-    return _between(back, to_data, jnp.asarray(start, float), jnp.asarray(end, float), share)
 
+    @jax.jit
+    def times(start: Array, end: Array) -> Grid:
+        inner = back(start * (1.0 - share) + end * share)
+        return jnp.append(inner, 0.0) if to_data else inner
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _between(back: Callable, to_data: bool, start: Array, end: Array, share: Array) -> Grid:
-    inner = back(start * (1.0 - share) + end * share)
-    return jnp.append(inner, 0.0) if to_data else inner
+    return times(jnp.asarray(start, float), jnp.asarray(end, float))
 
 
 def _with_end(times: np.ndarray, end: Real) -> Grid:

@@ -8,7 +8,6 @@ steps compiled by themselves, with the same numbers. Knows no sampler by name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -60,10 +59,9 @@ class Levels(NamedTuple):
         return self.time.shape[0] - 1
 
 
-@partial(jax.jit, static_argnums=0)
 def levels(path: Path, times: Float[Array, "T"]) -> Levels:
-    """The path at the times of a grid; one program a path, where op by op would compile dozens."""
-    return Levels(times, path.alpha(times), path.sigma(times), path.log_snr(times))
+    """The path at the times of a grid; one program, where op by op would compile dozens."""
+    return jax.jit(lambda t: Levels(t, path.alpha(t), path.sigma(t), path.log_snr(t)))(jnp.asarray(times))
 
 
 def snr_ratio(grid: Levels) -> Float[Array, "S"]:

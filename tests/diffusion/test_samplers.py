@@ -178,9 +178,8 @@ def test_a_loop_and_single_steps_give_the_same_numbers(name):
     single = sampling.runner(BUILD[name](path, times), denoise, scan=False)
     scale, one = jnp.asarray(1.0), np.asarray(one)
     np.testing.assert_allclose(single(scale, x, keys), one, atol=2e-6)
-    # A sample is its key's, whatever its place among the others.
-    back = np.asarray(single(scale, x[::-1], keys[::-1]))
-    np.testing.assert_allclose(back, one[::-1], atol=2e-6)
+    # A sample is its key's, not its batch's: others beside it start elsewhere (in the same shape, nothing to compile).
+    np.testing.assert_allclose(single(scale, x.at[:4].multiply(3.0), keys)[4:], one[4:], atol=2e-6)
     if name in RANDOM:
         assert np.abs(np.asarray(single(scale, x, keys[::-1])) - one).max() > 0.01
 

@@ -57,7 +57,6 @@ def test_latents_have_zero_mean_and_unit_variance_by_the_stored_statistics(runs)
     assert 1.0 <= stored["effective_rank"] <= z.shape[1]
 
 
-@pytest.mark.slow
 def test_the_second_run_needs_the_first_directory_no_more(runs, tmp_path):
     alone = tmp_path / "alone"
     shutil.copytree(runs[1], alone)

@@ -31,7 +31,7 @@ def run(net, *inputs):
 @pytest.mark.parametrize("name", NETS)
 def test_a_critic_has_its_heads_and_scores_every_example_alone(name):
     net = NETS[name].critic(section(name), SHAPE, (("score", 1), ("projection", 7)))
-    params, apply = stirred(net, X), jax.jit(net.apply)
+    params, apply = run(net, X)
     found = apply({"params": params}, X)
     assert {head: value.shape for head, value in found.items()} == {"score": (3, 1), "projection": (3, 7)}
     alone = apply({"params": params}, X[1:2])
