@@ -171,6 +171,7 @@ def test_chains_end_in_the_posterior():
     np.testing.assert_allclose(found.acceptance, annealing.ACCEPTANCE, atol=0.1)
 
 
+@pytest.mark.slow
 def test_compiled_loops_and_single_steps_agree(monkeypatch):
     arguments, betas, keys = {"x": jnp.asarray(REF["x"])}, annealing.temperatures(6), chain_keys(3, 7)
     start = rng.normal(keys.reshape(-1), 3).reshape(16, 3, 3)
