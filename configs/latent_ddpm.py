@@ -150,7 +150,10 @@ def mnist_spatial() -> ConfigDict:
 def emoji() -> ConfigDict:
     """Emoji of 32x32 in 8x8x4 latents by their group and the words of their captions, a small U-net.
 
-    Paper: Rombach et al. 2022 (arXiv 2112.10752), in little. Cost: not measured. Not measured yet.
+    Group, colour and rough shape are right, detail is not: 43 passes over 6,000 pictures are few. Of 64 samples none is
+    a copy of a training image (--nearest).
+    Paper: Rombach et al. 2022 (arXiv 2112.10752), in little. Cost: 19 minutes on 2 CPU cores (no AVX-512).
+    Expected: latent_vlb_bits_per_dim 1.04 +- 0.13.
     python -m experiments.train --config=configs/first_stage.py:emoji --workdir=runs/first_stage_emoji
     python -m experiments.train --config=configs/latent_ddpm.py:emoji --workdir=runs/emoji --config.model.first_stage=runs/first_stage_emoji
     python -m experiments.sample --workdir=runs/emoji --num=64 --out=hearts.png --prompt="red heart" --guidance=3
