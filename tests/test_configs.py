@@ -26,8 +26,12 @@ CONFIGS = sorted(
 )
 
 
-# A U-net of four levels, by far the longest to compile; and families that have a config in the quick suite already.
-SLOW = {f"configs/{name}.py:tiny" for name in ("diffusion_gpu", "disentanglement", "first_stage", "vae", "vae_colour")}
+# A U-net of four levels, by far the longest to compile; families that have a config in the quick suite already; and
+# the classifier, the plainest.
+SLOW = {
+    f"configs/{name}.py:tiny"
+    for name in ("classifier", "diffusion_gpu", "disentanglement", "first_stage", "vae", "vae_colour")
+}
 # In the quick suite one of a family; --all runs the others too.
 QUICK = {path for path in CONFIGS if path.endswith(":tiny")} - SLOW
 PARAMETERS = [pytest.param(path, marks=() if path in QUICK else pytest.mark.slow) for path in CONFIGS]

@@ -21,7 +21,7 @@ def settings(**overrides):
     return config.load("configs/vae.py:tiny", {"log.images": 0, **overrides}).to_dict()
 
 
-@pytest.mark.parametrize(("devices", "fsdp"), [(1, False), (8, False), (8, True)])
+@pytest.mark.parametrize(("devices", "fsdp"), [pytest.param(1, False, marks=pytest.mark.slow), (8, False), (8, True)])
 def test_the_global_view_computes_what_pmap_computes(devices, fsdp, monkeypatch):
     """Batch-coupled terms, two players, a vector in `extra`; SGD, for Adam would hide a constant factor."""
     monkeypatch.setattr(parallel, "LEAST", 8)

@@ -83,6 +83,7 @@ def test_a_tracked_width_is_itself():
     assert residual < 1e-5
 
 
+@pytest.mark.slow
 def test_snapshots_outlive_checkpoints_and_give_the_tracked_average_back(workdir):
     assert sorted(int(path.name) for path in (workdir / "ema").iterdir()) == [2, 4, 6, 8]
     assert len(list((workdir / "checkpoints").glob("[0-9]*"))) < 4
@@ -90,6 +91,7 @@ def test_snapshots_outlive_checkpoints_and_give_the_tracked_average_back(workdir
     assert digest(latent.load(workdir, average="posthoc_0.1").state.params) == digest(tracked.params)
 
 
+@pytest.mark.slow
 def test_another_width_is_the_stated_mixture_of_snapshots(workdir):
     run = latent.load(workdir, average="posthoc_0.15")
     snapshots = posthoc_ema.Snapshots(workdir)
@@ -115,6 +117,7 @@ def test_a_resumed_run_has_the_same_snapshots(workdir, tmp_path):
     assert digest(one) == digest(two)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reconstructed_is_refused(workdir, tmp_path):
     for name in ("posthoc_0.5", "posthoc_wide"):
         with pytest.raises(UserError, match=name):
@@ -134,6 +137,7 @@ def test_what_cannot_be_reconstructed_is_refused(workdir, tmp_path):
         latent.load(missing, average="posthoc_0.15")
 
 
+@pytest.mark.slow
 def test_a_run_of_before_there_were_snapshots_still_loads(workdir, tmp_path):
     shutil.copytree(workdir, tmp_path / "old")
     settings = json.loads((workdir / "config.json").read_text())

@@ -57,8 +57,8 @@ def model(changes):
 
 ALONE = {"gaussian", "deterministic", "vq_gradient", "fsq", "laplace", "wae", "aae", "rate_kl"}
 ALONE |= {"penalty_latent_norm", "penalty_decoder_norm", "penalty_dip_i"}
-FAST = {"vq", "penalty_mmd", "adversary_factor"}
-"""One of each kind; the others are slow tests."""
+FAST = {"vq", "adversary_factor"}
+"""A state and a second player; the others are slow tests."""
 COUPLED = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in CASES if name not in ALONE]
 """Cases with a term that looks at the whole batch, or at a state that does."""
 

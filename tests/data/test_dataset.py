@@ -197,6 +197,7 @@ def test_fixed_binary_mnist(tmp_path):
         prepare.prepare("binarized_mnist", tmp_path / "other", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_script(tmp_path, raw):
     call = lambda *words: subprocess.run(  # noqa: E731
         [sys.executable, "-m", "scripts.prepare_data", *words], cwd=ROOT, capture_output=True, text=True, check=False

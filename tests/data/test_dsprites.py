@@ -114,6 +114,7 @@ def test_halving_averages():
     assert np.abs(dsprites.halved(images) - expected).max() <= 0.5
 
 
+@pytest.mark.slow
 def test_splits_carry_factors_and_the_first_examples_are_a_sample(small):
     sizes = list(small.factors.values())
     assert sizes == [3, 3, 12, 8, 8] and sum(len(split.x) for split in small.splits.values()) == np.prod(sizes)

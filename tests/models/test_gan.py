@@ -164,7 +164,8 @@ def test_adas_probability_is_of_the_global_batch():
     assert found[0] == found[1] and min(abs(found[0] - steps * 0.05) for steps in range(1, 4)) < 1e-6
 
 
-@pytest.mark.parametrize("player", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("player", [0, 1])
 def test_augmentation_is_for_training_data_and_samples_alike(player):
     """The critic of both players sees augmented images; evaluation sees them as they are."""
     shape = (8, 8, 1)

@@ -133,6 +133,7 @@ def draw(stirred, label=None, text=None, **options):
     return np.asarray(model.sample(params, extra, KEYS, Condition(label, text), **options))
 
 
+@pytest.mark.slow
 def test_guidance_one_is_what_was_told_and_zero_is_nothing(stirred):
     plain, free = draw(stirred, LABEL, TEXTS), draw(stirred, *NOTHING)
     np.testing.assert_allclose(draw(stirred, LABEL, TEXTS, guidance=0.0), free, atol=1e-6)

@@ -158,6 +158,7 @@ def test_print_gives_the_commands_and_nothing_else(tmp_path, capsys, monkeypatch
     assert [shlex.split(line) for line in lines] == [swept.command(member) for member in swept.members]
 
 
+@pytest.mark.slow
 def test_an_agent_of_wandb_starts_the_same_members(tmp_path, monkeypatch, capsys):
     """The YAML's grid, expanded by W&B's own rules, gives the members of the plan under the same names."""
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
