@@ -118,11 +118,11 @@ def fashion_mnist() -> ConfigDict:
     return config
 
 
-def _on_spatial_latents(config: ConfigDict, channels: tuple[int, int]) -> None:
+def _on_spatial_latents(config: ConfigDict) -> None:
     """A small U-net on latents that are encoded once, in batches of 64."""
     config.data.encode_once = True
     config.model.net.name = "unet"
-    config.model.net.channels = channels
+    config.model.net.channels = (32, 64)
     config.model.net.num_blocks = 1
     config.model.net.attention_levels = (1,)
     config.train.batch_size = 64
@@ -139,7 +139,7 @@ def mnist_spatial() -> ConfigDict:
     """  # noqa: E501
     config = digits()
     config.data.name = "mnist"
-    _on_spatial_latents(config, (32, 64))
+    _on_spatial_latents(config)
     config.train.steps = 4000
     base.judge_samples(config, "lenet_mnist", 2000)
     config.eval.every = 4000
@@ -161,7 +161,7 @@ def emoji() -> ConfigDict:
     config = family()
     config.data.name = "emoji"
     config.data.resize = 32
-    _on_spatial_latents(config, (32, 64))
+    _on_spatial_latents(config)
     config.model.text = True
     config.hparams.denoiser.text_dropout = 0.5  # so that it learns both from the group alone and from the words
     config.optimizer.denoiser.schedule.name = "cosine"

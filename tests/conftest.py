@@ -36,7 +36,7 @@ def forget_compiled_programs():
 
 
 def pytest_collection_finish(session):
-    """What has been imported lives on: to look through it for garbage again and again takes a twentieth of the time."""
+    """What has been imported lives on: to look through it for garbage again and again takes 3% of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

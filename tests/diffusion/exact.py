@@ -89,13 +89,12 @@ def moments(mixture):
 def walk(sampler, denoise, x, noise=None):
     """Every x of a sampler [S + 1, N, d], with given noise [S, N, d]. Compiled only where the steps are many."""
     carry, found = sampler.init(x), [x]
-    step = lambda carry, i, noise: (carry := sampler.step(denoise, carry, i, noise), sampler.finish(carry))  # noqa: E731
-    many = sampler.num_steps > 20
-    step = jax.jit(step) if many else step
+    step = lambda carry, i, noise: sampler.step(denoise, carry, i, noise)  # noqa: E731
+    step, finish = (jax.jit(step), jax.jit(sampler.finish)) if sampler.num_steps > 20 else (step, sampler.finish)
     none = jnp.zeros_like(x)
     for i in range(sampler.num_steps):
-        carry, at = step(carry, jnp.asarray(i) if many else i, none if noise is None else noise[i])
-        found.append(at)
+        carry = step(carry, i, none if noise is None else noise[i])
+        found.append(finish(carry))
     return np.stack(found)
 
 

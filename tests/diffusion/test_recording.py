@@ -23,7 +23,7 @@ def denoise(inputs, x, t):
 
 @pytest.mark.parametrize(
     ("name", "scan"),
-    [
+    [  # in the quick suite each as a loop, one as single steps
         pytest.param(name, scan, marks=() if scan == (name != "heun") else pytest.mark.slow)
         for name in config.names(PACKAGE)
         for scan in (True, False)
