@@ -1,4 +1,4 @@
-"""What every command shares: flags to arguments, errors to exit codes, the compilation cache."""
+"""What every command shares: flags to arguments, errors to exit codes, memory, the compilation cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import ast
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 
 from absl import flags
@@ -14,6 +15,8 @@ from absl import flags
 from latent.errors import NonFinite, UserError
 
 OVERRIDE = "--config."
+ALLOCATOR = "GLIBC_TUNABLES"
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 overrides: dict[str, str] = {}
 """What the command line sets in the config: {dotted key: text}. Filled before `main` is called."""
 words: list[str] = []
@@ -23,6 +26,7 @@ words: list[str] = []
 def run(main: Callable[[], int], required: Sequence[str] = (), word: str = "") -> None:
     """Parses the flags, runs `main` and exits with its code. A command may take one `word` without a flag."""
 
+    @wraps(main)
     def command() -> int:
         _parse(required, word)
         set_up_jax()
@@ -33,6 +37,9 @@ def run(main: Callable[[], int], required: Sequence[str] = (), word: str = "") -
 
 def exit_with(main: Callable[[], int]) -> None:
     """Runs `main` and exits with its code: 2 the user must change something, 3 values not finite, 130 interrupted."""
+    if main.__module__ == "__main__" and (changes := allocator(os.environ)):
+        os.environ.update(changes)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     try:
         sys.exit(main())
     except UserError as error:
@@ -41,6 +48,21 @@ def exit_with(main: Callable[[], int]) -> None:
         _fail(str(error), 3)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+
+
+def allocator(environment: Mapping[str, str], huge_pages: Path = HUGE_PAGES) -> dict[str, str]:
+    """What must be set before a process starts for its memory to come in huge pages, where the system leaves the choice
+    to the program; nothing where it is set already.
+
+    XLA:CPU asks for the scratch memory of every step anew, glibc hands more than 32 MB of it back to the system each
+    time, and the step then waits for a page fault per 4 kB.
+    """
+    if not huge_pages.exists() or "[madvise]" not in huge_pages.read_text():
+        return {}
+    given = environment.get(ALLOCATOR, "")
+    if "glibc.malloc.hugetlb" in given:
+        return {}
+    return {ALLOCATOR: ":".join(filter(None, [given, "glibc.malloc.hugetlb=1"]))}
 
 
 def _parse(required: Sequence[str], word: str) -> None:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import command_line
 from latent import build, config, logs
 from latent.data import arrays, dataset
 from latent.data.arrays import Split
@@ -207,7 +208,7 @@ def streaming(sizes: list[int], repeats: int) -> None:
         print(f"| {size:,} | {rates} | {spread(costs)} | {spread(waits[size])} |")
 
 
-def main() -> None:
+def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
@@ -220,7 +221,7 @@ def main() -> None:
     print(f"{arguments.repeats} repeats, interleaved; median (smallest .. largest)\n")
     if arguments.streaming:
         streaming([int(size) for size in arguments.streaming.split(",")], arguments.repeats)
-        return
+        return 0
     for name in arguments.data.split(","):
         try:
             loop_step(name, STEPS[name] // 10)  # compiles, fills caches
@@ -248,7 +249,8 @@ def main() -> None:
         print(f"  input wait, % of the step       {spread([100 * value for value in waits])}\n")
     start_up()  # fills the compilation cache
     print(f"process start to first step, s    {spread([start_up() for _ in range(arguments.repeats)])}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command_line.exit_with(main)

@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import command_line
 from latent import build, config, parallel, population, workdir
 from latent.step import build_dispatch
 from latent.sweeps.launchers.population import set_up
@@ -145,7 +146,7 @@ def end_to_end(path: str, members: int) -> None:
     print(f"gain, warm              {found['one after another', 'warm'] / found['population', 'warm']:7.2f}")
 
 
-def main() -> None:
+def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
@@ -156,11 +157,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.sweep:
         end_to_end(arguments.config, arguments.members)
-        return
+        return 0
     set_up()
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind} ({os.cpu_count()} cores), jax {jax.__version__}")
     steps_table([int(width) for width in arguments.widths.split(",")], arguments.members, arguments.repeats)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command_line.exit_with(main)

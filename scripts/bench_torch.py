@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import command_line
 from latent import build, config, rng
 from latent.data.arrays import Split
 from latent.diffusion import sampling
@@ -223,7 +224,7 @@ RACES = {
 }
 
 
-def main() -> None:
+def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
@@ -250,7 +251,8 @@ def main() -> None:
             ours, twin = ([1e3 * pair[side] for pair in pairs] for side in (0, 1))
             ratio = bench.spread([b / a for a, b in zip(ours, twin, strict=True)])
             print(f"{race.name:36} {bench.spread(ours):22} {bench.spread(twin):22} {ratio}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command_line.exit_with(main)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import command_line
 from latent.data import dataset
 from latent.errors import UserError
 
@@ -302,3 +303,34 @@ def test_options_are_numbers_or_names():
     }
     with pytest.raises(UserError, match="neither a number nor a name"):
         command_line.parse_options("iwae.num_samples=5 0")
+
+
+def test_memory_comes_in_huge_pages_where_the_system_leaves_it_to_the_program(tmp_path):
+    choice = tmp_path / "enabled"
+    assert command_line.allocator({}, choice) == {}
+    for mode in ("[always] madvise never", "always madvise [never]"):
+        choice.write_text(mode)
+        assert command_line.allocator({}, choice) == {}
+    choice.write_text("always [madvise] never")
+    asked = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    assert command_line.allocator({}, choice) == asked
+    assert command_line.allocator(asked, choice) == {}
+    others = command_line.allocator({"GLIBC_TUNABLES": "glibc.malloc.check=1"}, choice)
+    assert others == {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.malloc.hugetlb=1"}
+
+
+def test_a_command_starts_again_at_most_once_to_set_its_memory_up():
+    program = """
+import os, sys
+from experiments import command_line
+print("started", flush=True)
+def main():
+    print("main", command_line.allocator(os.environ), *sys.argv[1:])
+    return 3
+command_line.exit_with(main)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    words = [sys.executable, "-c", program, "--a=b c"]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    starts = 2 if command_line.allocator(environment) else 1
+    assert (done.returncode, done.stdout.splitlines()) == (3, ["started"] * starts + ["main {} --a=b c"])
