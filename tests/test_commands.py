@@ -331,6 +331,6 @@ command_line.exit_with(main)
 """
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     words = [sys.executable, "-c", program, "--a=b c"]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     starts = 2 if command_line.allocator(environment) else 1
     assert (done.returncode, done.stdout.splitlines()) == (3, ["started"] * starts + ["main {} --a=b c"])
