@@ -160,6 +160,29 @@ def test_seeds_and_hparams_are_one_population_whose_examples_are_paired(tmp_path
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
+def test_a_series_has_one_colour_in_every_panel(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    rows = [Row(f"{model}, {place}", (), series=model, place=place) for model in ("AE", "VAE") for place in (1, 2)]
+    paper = TINY._replace(rows=tuple(rows), columns=("mse", "elbo"), axis="latent dimensions")
+    lines = [
+        line(row.name, seed, 1.0 + seed, name)
+        for row in rows
+        for name in paper.columns
+        for seed in (0, 1)
+        if (row.series, name) != ("AE", "elbo")  # an autoencoder has no bound
+    ]
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **keywords: drawn.append(figure))
+    paper_plots.draw(paper, lines, tmp_path / "plot.png")
+    colours = [
+        {line.get_label(): line.get_color() for line in panel.lines if not line.get_label().startswith("_")}
+        for panel in drawn[0].axes
+    ]
+    assert list(colours[0]) == ["AE", "VAE"] and list(colours[1]) == ["VAE"]
+    assert colours[0]["VAE"] == colours[1]["VAE"] != colours[0]["AE"]
+
+
 @pytest.mark.slow
 def test_a_run_beside_another_gives_the_numbers_of_its_own(tmp_path, monkeypatch):
     import latent

@@ -43,12 +43,15 @@ def draw(paper: Paper, lines: Lines, path: Path) -> None:
 
 
 def _curves(panel: Any, paper: Paper, lines: Lines, column: str) -> None:
-    series: dict[str, list[tuple[float, list[float]]]] = {}
+    # A series without this column keeps its colour, so that a colour is the same model in every panel.
+    series: dict[str, list[tuple[float, list[float]]]] = {row.series: [] for row in paper.rows}
     for row in paper.rows:
         found = list(values(lines, row.name, column).values())
         if found:
-            series.setdefault(row.series, []).append((row.place, found))
+            series[row.series].append((row.place, found))
     for colour, (name, points) in zip(COLOURS, series.items(), strict=False):
+        if not points:
+            continue
         places = [place for place, _ in points]
         means, low, high = np.array([_summary(found) for _, found in points]).T
         panel.plot(places, means, "o-", color=colour, label=name, markersize=4)
@@ -59,7 +62,7 @@ def _curves(panel: Any, paper: Paper, lines: Lines, column: str) -> None:
     panel.set_xscale("log", base=2)
     panel.set_xticks(places, [f"{place:g}" for place in places])
     panel.set_xlabel(paper.axis, fontsize=8)
-    if series:
+    if any(series.values()):
         panel.legend(fontsize=7)
 
 
