@@ -319,15 +319,18 @@ def test_memory_comes_in_huge_pages_where_the_system_leaves_it_to_the_program(tm
     assert others == {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.malloc.hugetlb=1"}
 
 
-def test_a_command_starts_again_at_most_once_to_set_its_memory_up():
-    program = """
+@pytest.mark.parametrize("way", ["exit_with", "run"])
+def test_a_command_starts_again_at_most_once_to_set_its_memory_up(way):
+    program = f"""
 import os, sys
+from absl import flags
 from experiments import command_line
+flags.DEFINE_string("a", "", "")
 print("started", flush=True)
 def main():
     print("main", command_line.allocator(os.environ), *sys.argv[1:])
     return 3
-command_line.exit_with(main)
+command_line.{way}(main)
 """
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     words = [sys.executable, "-c", program, "--a=b c"]
