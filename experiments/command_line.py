@@ -36,7 +36,8 @@ def run(main: Callable[[], int], required: Sequence[str] = (), word: str = "") -
 
 
 def exit_with(main: Callable[[], int]) -> None:
-    """Runs `main` and exits with its code: 2 the user must change something, 3 values not finite, 130 interrupted."""
+    """Runs `main` and exits with its code: 2 the user must change something, 3 values not finite, 130 interrupted.
+    A process that was started with `main`'s file starts once more where its memory has to be set up before."""
     if main.__module__ == "__main__" and (changes := allocator(os.environ)):
         os.environ.update(changes)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -57,7 +58,7 @@ def allocator(environment: Mapping[str, str], huge_pages: Path = HUGE_PAGES) -> 
     XLA:CPU asks for the scratch memory of every step anew, glibc hands more than 32 MB of it back to the system each
     time, and the step then waits for a page fault per 4 kB.
     """
-    if not huge_pages.exists() or "[madvise]" not in huge_pages.read_text():
+    if not os.access(huge_pages, os.R_OK) or "[madvise]" not in huge_pages.read_text():
         return {}
     given = environment.get(ALLOCATOR, "")
     if "glibc.malloc.hugetlb" in given:
