@@ -101,7 +101,7 @@ class EvaluationData:
         batches, rows = [], self._rows(limit, rows)
         for raw, keep in self._batches(self._mine(rows)):
             outputs = [call(state, np.uint32(self.seed), raw, *extra) for extra in ([(r,) for r in repeat] or [()])]
-            batches.append([jax.tree.map(lambda leaf, k=keep: np.asarray(leaf[:k]), output) for output in outputs])
+            batches.append([jax.tree.map(lambda leaf, k=keep: np.asarray(leaf)[:k], output) for output in outputs])
         joined = [
             self._everyones(jax.tree.map(lambda *leaves: np.concatenate(leaves), *column), len(rows))
             for column in zip(*batches, strict=True)
@@ -113,7 +113,7 @@ class EvaluationData:
         prepared, parts, rows = self._compile(_prepared, {}), [], self._rows(limit)
         for raw, keep in self._batches(self._mine(rows)):
             batch, keys = prepared(state, np.uint32(self.seed), raw)
-            parts.append(np.asarray(function(state.params, state.extra, batch, keys)[:keep]))
+            parts.append(np.asarray(function(state.params, state.extra, batch, keys))[:keep])
         return self._everyones(np.concatenate(parts), len(rows))
 
     def _rows(self, limit: int, rows: Indices | None = None) -> Int[np.ndarray, "n"]:

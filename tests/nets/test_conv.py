@@ -8,8 +8,8 @@ import pytest
 from jax import lax
 
 from latent.errors import UserError
-from latent.nets import conv as convolutions
 from latent.nets.conv import Conv, ConvTranspose, conv, conv_transpose
+from latent.nets.trilinear import UNROLLED_MEMBERS
 from tests.harness import thinned
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -145,7 +145,7 @@ def test_forward_mode_and_forward_over_reverse_equal_lax(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("members", [3, convolutions.UNROLLED_MEMBERS + 1])
+@pytest.mark.parametrize("members", [3, UNROLLED_MEMBERS + 1])
 def test_vmap_over_examples_kernels_and_both(name, members):
     case = CASES[5]
     x, kernel = draw_case(case, batch=2)
