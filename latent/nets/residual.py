@@ -96,8 +96,7 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B _h _w C"]) -> Float[Array, "B _H _W C"]:
-        channels = x.shape[-1]
-        x = UP["nearest"](x)
-        if self.size is not None:
-            x = x[:, : self.size[0], : self.size[1]]
-        return Conv(channels, (3, 3))(x)
+        channels, doubled = x.shape[-1], (2 * x.shape[1], 2 * x.shape[2])
+        if self.size in (None, doubled):
+            return Conv(channels, (3, 3), doubled=True)(x)
+        return Conv(channels, (3, 3))(UP["nearest"](x)[:, : self.size[0], : self.size[1]])

@@ -54,10 +54,9 @@ class GeneratorBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B _ _ width"]:
-        grow = UP["nearest"]
-        y = convolution(self.width, 3)(grow(nn.relu(GroupNorm()(x))))
+        y = convolution(self.width, 3, doubled=True)(nn.relu(GroupNorm()(x)))
         y = convolution(self.width, 3)(nn.relu(GroupNorm()(y)))
-        return grow(convolution(self.width, 1)(x)) + y
+        return UP["nearest"](convolution(self.width, 1)(x)) + y
 
 
 class Critic(nn.Module):

@@ -11,8 +11,11 @@ and in both modes, which `jax.custom_vjp` (reverse only) would not give.
 
 What is slow in lax is the kernel gradient that autodiff derives for a dilated image: a convolution both dilated and
 reversed, which misses XLA's fast kernels. Exchanging the roles of the two images makes it that of an ordinary one, and
-that is a product of matrices per kernel offset (or one with patches of an image of few channels): what XLA:CPU makes of
-it as a convolution took 0.9 to 7 times as long over 12 sizes of at most `OFFSETS` kernel offsets. A transposed
+that is matrix products: one with stride 1, of one image shifted by columns and the other by rows; with a stride one per
+kernel offset; or one with patches of an image of few channels. What XLA:CPU makes of it as a convolution took 0.9 to 7
+times as long over 12 sizes of at most 25 kernel offsets as a product per offset, and that 1.03 to 2.1 times as long as
+one product over 15 sizes with stride 1 and at least 6 channels (128x8x8x64, 3x3, 64 channels: 5.6 against 3.2 ms,
+AVX-512; only 8x8 kernels were level). A transposed
 convolution with a stride is one product and additions, with stride 2 0.5 to 1.1 times as long over 7 sizes as a
 convolution for each of its phases; the product is as large as the fine image times offsets by pixels of the stride.
 
@@ -46,15 +49,14 @@ channels: 8 against 29. Other work ran beside these, which are of a form before 
 5.3 ms with 64 channels."""
 
 OFFSETS = 25
-"""Up to so many kernel offsets the kernel gradient is a product for each; for more it is a convolution. Milliseconds of
-the products against the convolution, AMD EPYC, 2 cores without AVX-512, medians of 5 to 7: 128x28x28x32, 3x3, 32
-channels: 108 against 777; 128x28x28x16, 5x5, 32: 125 against 577; 64x16x16x64, 3x3, 64: 44 against 45; 128x14x14x32,
-4x4, stride 2, 64: 11 against 15; but 64x16x16x64, 7x7, 64: 317 against 184; 32x8x8x32, 8x8, 32: 8 against 7."""
+"""With a stride and up to so many kernel offsets the kernel gradient is a product for each; for more it is a
+convolution. Milliseconds of the products against the convolution, AMD EPYC, 2 cores without AVX-512, medians of 5 to 7:
+128x14x14x32, 4x4, stride 2, 64 channels: 11 against 15."""
 
 PATCHES = (8, 16, 16)
 """With at most so many channels of the fine image and kernel offsets, and at least so many of the coarse image, one
 product with patches takes their place: 64x64x64x3, 3x3, 64 channels: 69 ms against 95 by offsets and 205 by
-convolution; 16x64x64x3, 4x4, stride 2: 3.6 against 4.1 and 26."""
+convolution; 16x64x64x3, 4x4, stride 2: 3.6 against 4.1 and 26 (no AVX-512)."""
 
 UNROLLED_MEMBERS = 16
 """`vmap` over kernels: up to so many members are computed one by one, because XLA:CPU is slow in the grouped
@@ -128,15 +130,41 @@ def _correlation(
     x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], *, geometry: Geometry
 ) -> Float[Array, "kh kw I O"]:
     """The gradient to k: for every kernel offset the product of what y's pixels see of x and y."""
-    if math.prod(geometry.kernel) > OFFSETS:
+    offsets, channels, coarse_channels = math.prod(geometry.kernel), x.shape[3], y.shape[3]
+    patches = channels <= PATCHES[0] and offsets <= PATCHES[1] and coarse_channels >= PATCHES[2]
+    if geometry.stride == (1, 1) and not patches:
+        return _correlation_in_one_product(x, y, geometry)
+    if offsets > OFFSETS:
         return _correlation_by_convolution(x, y, geometry)
-    views, channels, coarse_channels = _views(x, geometry), x.shape[3], y.shape[3]
-    if channels <= PATCHES[0] and len(views) <= PATCHES[1] and coarse_channels >= PATCHES[2]:
-        views, channels = [jnp.concatenate(views, axis=-1)], channels * len(views)
+    views = _views(x, geometry)
+    if patches:
+        views, channels = [jnp.concatenate(views, axis=-1)], channels * offsets
     # Flat, since XLA:CPU is slower in products that sum over several axes (128x28x28x32 -> 32: 128 ms against 463).
     flat = y.reshape(-1, coarse_channels)
     products = [view.reshape(-1, channels).T @ flat for view in views]
     return jnp.stack(products).reshape(*geometry.kernel, x.shape[3], coarse_channels)
+
+
+def _correlation_in_one_product(
+    x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], geometry: Geometry
+) -> Float[Array, "kh kw I O"]:
+    """With stride 1: x shifted by each column of the kernel times y shifted by each row is every kernel offset."""
+    (rows, columns), (top, left) = geometry.kernel, (low for low, _ in geometry.padding)
+    by_column = _beside([_shifted(x, 2, column - left, geometry.coarse[1]) for column in range(columns)])
+    by_row = _beside([_shifted(y, 1, top - row, geometry.image[0]) for row in range(rows)])
+    product = by_column.reshape(-1, by_column.shape[3]).T @ by_row.reshape(-1, by_row.shape[3])
+    return product.reshape(columns, x.shape[3], rows, y.shape[3]).transpose(2, 0, 1, 3)
+
+
+def _beside(images: Sequence[Float[Array, "B h w _"]]) -> Float[Array, "B h w C"]:
+    return jnp.concatenate(images, axis=-1)
+
+
+def _shifted(x: Float[Array, "B h w C"], axis: int, by: int, size: int) -> Float[Array, "B H W C"]:
+    """The pixels from `by` on along an axis, `size` of them; zeros where there are none."""
+    sides = [(0, 0, 0)] * x.ndim
+    sides[axis] = (-by, by + size - x.shape[axis], 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), sides)
 
 
 def _correlation_by_convolution(

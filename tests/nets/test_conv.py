@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from latent.errors import UserError
-from latent.nets.conv import Conv, ConvTranspose, conv, conv_transpose
+from latent.nets.conv import Conv, ConvTranspose, conv, conv_of_doubled, conv_transpose
 from latent.nets.trilinear import UNROLLED_MEMBERS
 from tests.harness import thinned
 
@@ -223,6 +223,19 @@ def test_the_transposed_convolution_is_the_adjoint():
     up = jax.jit(lambda y: conv_transpose(y, kernel[::-1, ::-1].swapaxes(2, 3), 2, backend="cpu"))(y)
     down = jax.jit(lambda x: conv(x, kernel, 2, backend="cpu"))(x)
     np.testing.assert_allclose(jnp.vdot(up, x), jnp.vdot(down, y), rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize(("image", "kernel"), [((4, 3), (3, 3)), ((1, 5), (5, 3)), ((3, 2), (1, 1))])
+def test_a_doubled_image_need_not_be_made(image, kernel, backend):
+    x, weights = draw(2, *image, 5), draw(*kernel, 5, 4, seed=1)
+    bend = draw(2, 2 * image[0], 2 * image[1], 4, seed=2)  # a loss under which every pixel counts differently
+
+    def loss(function):
+        return jax.jit(jax.value_and_grad(lambda x, k: jnp.sum(jnp.sin(function(x, k)) * bend), (0, 1)))(x, weights)
+
+    made = loss(lambda x, k: lax_conv(x.repeat(2, 1).repeat(2, 2), k, (1, 1), "SAME"))
+    assert_close(loss(lambda x, k: conv_of_doubled(x, k, backend=backend)), made, 1e-4)
 
 
 LAYERS = [(Conv, nn.Conv), (ConvTranspose, nn.ConvTranspose)]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from latent.nets.conv import Conv
 from latent.nets.residual import Downsample, GroupNorm, ResidualBlock, Upsample, group_count
 from tests.nets.awake import awake, draw, initialise
 
@@ -71,5 +72,14 @@ def test_up_repeats_pixels():
     params = initialise(net, x)
     kernel = jnp.zeros((3, 3, 2, 2)).at[1, 1].set(jnp.eye(2))  # the convolution as the identity
     found = net.apply({"params": {"Conv_0": {"kernel": kernel, "bias": jnp.zeros(2)}}}, x)
-    np.testing.assert_array_equal(found, x.repeat(2, 1).repeat(2, 2))
+    np.testing.assert_allclose(found, x.repeat(2, 1).repeat(2, 2), rtol=1e-6)
     assert params["Conv_0"]["kernel"].shape == kernel.shape
+
+
+@pytest.mark.parametrize("size", [None, (4, 6), (3, 6), (4, 5), (3, 5)])
+def test_up_is_the_convolution_of_the_doubled_and_cropped_image(size):
+    x, net = draw(2, 2, 3, 4), Upsample(size)
+    params = awake(initialise(net, x))
+    height, width = size or (4, 6)
+    expected = Conv(4, (3, 3)).apply({"params": params["Conv_0"]}, x.repeat(2, 1).repeat(2, 2)[:, :height, :width])
+    np.testing.assert_allclose(net.apply({"params": params}, x), expected, rtol=1e-4, atol=1e-5)
