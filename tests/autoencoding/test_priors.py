@@ -47,6 +47,34 @@ def test_samples_follow_the_density(name):
     assert abs(of_samples.mean() - np.sum(mass * log_prob)) < 4 * error
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+def test_derivatives_of_the_densities_are_those_of_the_sum(scale):
+    """Gradients, forward over reverse and reverse over reverse against autodiff of the plain formula."""
+    keys = jax.random.split(jax.random.key(0), 7)
+    mean = 2.0 + jax.random.normal(keys[0], (4, 3))
+    z = mean[jnp.arange(5) % 4] + scale * jax.random.normal(keys[1], (5, 3))
+    log_scale = np.log(scale) + 0.1 * jax.random.normal(keys[2], (4, 3))
+    direction = tuple(jax.random.normal(key, x.shape) for key, x in zip(keys[3:6], (z, mean, log_scale), strict=True))
+
+    def derivatives(each):
+        loss = lambda *point: jnp.sum(jax.nn.logsumexp(each(*point), axis=-1))  # noqa: E731
+        gradient = jax.grad(loss, (0, 1, 2))
+        along = lambda *point: jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, gradient(*point), direction))  # noqa: E731
+        point = (z, mean, log_scale)
+        return (
+            loss(*point),
+            gradient(*point),
+            jax.jvp(gradient, point, direction)[1],
+            jax.grad(along, (0, 1, 2))(*point),
+        )
+
+    plain = lambda z, mean, log_scale: jnp.sum(log_normal(z[:, None], mean, log_scale), axis=-1)  # noqa: E731
+    found, expected = (jax.jit(lambda each=each: derivatives(each))() for each in (mixture.log_densities, plain))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    for ours, autodiff in zip(jax.tree.leaves(found[1:]), jax.tree.leaves(expected[1:]), strict=True):
+        np.testing.assert_allclose(ours, autodiff, rtol=1e-3, atol=1e-4 * np.abs(autodiff).max())
+
+
 def test_a_mixture_is_its_components():
     made = mixture.prior(Section({"prior_components": 2}), (2,), SPEC, posterior)
     own = {"logits": jnp.log(jnp.array([0.3, 0.7])), "mean": jnp.array([[0.0, 1.0], [2.0, -1.0]])}

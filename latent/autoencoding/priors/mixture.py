@@ -40,7 +40,8 @@ def of_components(components: Components, init: Callable[[Key[Array, ""]], Param
 
     def joint(params: Params, z: Float[Array, "B K ..."]) -> Float[Array, "B K C"]:
         log_weights, mean, log_scale = components(params)
-        return log_weights + jnp.sum(flat(log_normal(z[:, :, None], mean, log_scale), 3), axis=-1)
+        each = log_densities(flat(z, 2).reshape(-1, mean[0].size), flat(mean, 1), flat(log_scale, 1))
+        return log_weights + each.reshape(*z.shape[:2], -1)
 
     def sample(params: Params, keys: Key[Array, "N"], temperature: float = 1.0) -> Float[Array, "N ..."]:
         log_weights, mean, log_scale = components(params)
@@ -54,6 +55,32 @@ def of_components(components: Components, init: Callable[[Key[Array, ""]], Param
         init=init,
         responsibilities=lambda params, z: jax.nn.softmax(joint(params, z[:, None])[:, 0]),
     )
+
+
+@jax.custom_jvp
+def log_densities(
+    z: Float[Array, "N D"], mean: Float[Array, "C D"], log_scale: Float[Array, "C D"]
+) -> Float[Array, "N C"]:
+    """log N(z_n; mean_c, exp(log_scale_c)^2) of every point under every component.
+
+    The values are sums of squared differences, as exact as float32 allows. Their derivatives, which need not be, are
+    products of matrices: autodiff's own are arrays of [N, C, D], which took 25 ms where these take 0.8 (with the
+    values, 100 points, 500 components, 40 dimensions, 2 CPU cores).
+    """
+    return jnp.sum(log_normal(z[:, None], mean, log_scale), axis=-1)
+
+
+@log_densities.defjvp
+def _derivative(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    z, mean, log_scale = primals
+    dz, dmean, dlog_scale = tangents
+    centre = jnp.mean(mean, axis=0)  # squares are subtracted below: the smaller, the less is lost
+    z, mean, precision = z - centre, mean - centre, jnp.exp(-2 * log_scale)
+    of_z = dz @ (mean * precision).T - (z * dz) @ precision.T
+    of_mean = z @ (precision * dmean).T - jnp.sum(mean * precision * dmean, axis=-1)
+    weights = precision * dlog_scale
+    squares = z**2 @ weights.T - 2 * z @ (mean * weights).T + jnp.sum(mean**2 * weights, axis=-1)
+    return log_densities(*primals), of_z + of_mean + squares - jnp.sum(dlog_scale, axis=-1)
 
 
 def prior(section: Any, latent_shape: tuple[int, ...], spec: Any, posterior: Any) -> Prior:
