@@ -101,6 +101,7 @@ class EvaluationData:
         batches, rows = [], self._rows(limit, rows)
         for raw, keep in self._batches(self._mine(rows)):
             outputs = [call(state, np.uint32(self.seed), raw, *extra) for extra in ([(r,) for r in repeat] or [()])]
+            # Cut on the host: a slice on the device is a program of its own.
             batches.append([jax.tree.map(lambda leaf, k=keep: np.asarray(leaf)[:k], output) for output in outputs])
         joined = [
             self._everyones(jax.tree.map(lambda *leaves: np.concatenate(leaves), *column), len(rows))

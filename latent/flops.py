@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from latent import loops
-from latent.nets import trilinear
+from latent.nets import conv_primitives
 
 PEAKS = {
     # NVIDIA data sheets, dense: half of what is printed "with sparsity". Float32 is TF32, in which XLA multiplies
@@ -56,7 +56,7 @@ def _of_equation(equation: Any) -> float:
         return 2.0 * _size(equation.outvars[0]) * _contracted(equation)
     if equation.primitive.name == "conv_general_dilated":
         return 2.0 * _of_convolution(equation)
-    if equation.primitive in trilinear.PRIMITIVES:
+    if equation.primitive in conv_primitives.PRIMITIVES:
         return 2.0 * _of_ours(equation)
     inner = [sum(map(_of_equation, program.eqns), 0.0) for program in loops.inside(equation)]
     if equation.primitive.name == "cond":
@@ -95,8 +95,8 @@ def _of_convolution(equation: Any) -> int:
 
 
 def _of_ours(equation: Any) -> int:
-    """The same of latent/nets/trilinear.py, whose three are one trilinear form."""
-    kernel = equation.outvars[0] if equation.primitive is trilinear.correlation_p else equation.invars[1]
+    """The same of latent/nets/conv_primitives.py, whose three are one trilinear form."""
+    kernel = equation.outvars[0] if equation.primitive is conv_primitives.correlation_p else equation.invars[1]
     batch, geometry = equation.invars[0].aval.shape[0], equation.params["geometry"]
     pairs = [
         _pairs(coarse, offsets, size, stride, low)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr
 
-from latent.nets import trilinear
+from latent.nets import conv_primitives
 
 
 def rollable(function: Callable[..., Any], *arguments: Any) -> bool:
@@ -35,7 +35,7 @@ def _convolves(program: Any) -> bool:
     """Whether a program holds a convolution, lax's or ours."""
     return any(
         equation.primitive.name == "conv_general_dilated"
-        or equation.primitive in trilinear.PRIMITIVES
+        or equation.primitive in conv_primitives.PRIMITIVES
         or any(map(_convolves, inside(equation)))
         for equation in program.eqns
     )

@@ -1,9 +1,10 @@
-"""The one convolution and the one transposed convolution of the project: NHWC images, HWIO kernels.
+"""The one convolution and the one transposed convolution of the project, and the one of an upsampled image: NHWC
+images, HWIO kernels.
 
 `Conv` and `ConvTranspose` have the parameters and the values of flax's layers of the same names. On GPU and TPU
 they are `lax.conv_general_dilated` and `lax.conv_transpose`, nothing else. XLA:CPU is up to 9 times slower than
 need be in some of what autodiff makes of these two, so there the same functions take other, equal forms
-(trilinear.py). This file owns that choice; it must not know of losses, activations or norms.
+(conv_primitives.py). This file owns that choice; it must not know of losses, activations or norms.
 
 Forward and gradient on 2 cores of an AMD EPYC (no AVX-512), JAX 0.10.2, float32, medians of interleaved runs,
 milliseconds:
@@ -29,8 +30,9 @@ from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 from latent.errors import UserError, unknown_name
-from latent.nets.layers import Layer, last_axis
-from latent.nets.trilinear import DIMENSIONS, Geometry, resize, strided_p, transposed_p
+from latent.nets.conv_primitives import DIMENSIONS, Geometry, resize, strided_p, transposed_p
+from latent.nets.layers import Layer, last_axis, wide
+from latent.nets.resampling import UP
 
 Size = int | Sequence[int]
 Padding = str | int | Sequence[int | Sequence[int]]
@@ -47,8 +49,8 @@ def conv(
     """Convolution (cross-correlation, as everywhere in deep learning), equal to `lax.conv_general_dilated`.
 
     padding: "SAME", "VALID", one integer, or per image axis an integer or (low, high). `backend` (default: JAX's)
-    chooses the form at trace time: "cpu" that of trilinear.py, anything else lax's. Raises `UserError` for an unknown
-    padding and for an image that is smaller than the kernel.
+    chooses the form at trace time: "cpu" that of conv_primitives.py, anything else lax's. Raises `UserError` for an
+    unknown padding and for an image that is smaller than the kernel.
     """
     x, kernel = promote_dtype(x, kernel)
     stride, window = _pair(stride), kernel.shape[:2]
@@ -111,17 +113,23 @@ def conv_transpose(
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-def conv_of_doubled(
+def conv_of_upsampled(
     x: Shaped[Array, "*batch h w I"], kernel: Float[Array, "kh kw I O"], *, backend: str | None = None
 ) -> Float[Array, "*batch H W O"]:
-    """`conv` of x with every pixel doubled, for a kernel with odd sides, without that image.
+    """`conv` with padding "SAME" of x upsampled to twice its sides by nearest neighbour, for a kernel with odd sides.
 
-    Doubling is a transposed convolution with ones, so that all of it is one transposed convolution with the kernel's
-    sums over 2x2: of a 3x3 kernel 16 multiplications a pixel and channel of x, not 36. Forward and gradient on 2 cores
-    (AVX-512), milliseconds, against the same convolution of the doubled image: 128x4x4x128 -> 128: 7.3 against 35;
-    64x16x16x64 -> 64: 19 against 90.
+    Upsampling is a transposed convolution with ones, so that on CPU all of it is one transposed convolution with the
+    kernel's sums over 2x2, without the large image: of a 3x3 kernel 16 multiplications a pixel and channel of x, not
+    36. Forward and gradient on 2 cores (AVX-512), milliseconds, against the convolution of the upsampled image:
+    128x4x4x128 -> 128: 7.3 against 35; 64x16x16x64 -> 64: 19 against 90. Raises ValueError for an even side.
     """
-    sums = sum(jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in range(2) for j in range(2))
+    if not all(length % 2 for length in kernel.shape[:2]):
+        raise ValueError(f"conv_of_upsampled needs a kernel with odd sides, not {kernel.shape[:2]}.")
+    if (backend or jax.default_backend()) != "cpu":
+        upsampled = UP["nearest"](x.reshape(-1, *x.shape[-3:]))
+        return conv(upsampled.reshape(*x.shape[:-3], *upsampled.shape[1:]), kernel, backend=backend)
+    sides = [((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)) for i in range(2) for j in range(2)]
+    sums = sum(jnp.pad(wide(kernel), side) for side in sides).astype(kernel.dtype)
     rows, columns = ((length + 1) // 2 for length in kernel.shape[:2])
     return conv_transpose(x, sums, 2, (rows, columns), backend=backend)
 
@@ -183,14 +191,16 @@ class _Convolution(Layer):
 class Conv(_Convolution):
     """`conv` with parameters: equal to `flax.linen.Conv` for two image axes.
 
-    `doubled`: of the input with every pixel doubled, by `conv_of_doubled`; with stride 1 and padding "SAME" only.
+    `upsample`: `conv_of_upsampled` in its place, with stride 1 and padding "SAME".
     """
 
-    doubled: bool = False
+    upsample: bool = False
 
     def operation(self, x: Array, kernel: Array) -> Array:
-        if self.doubled:
-            return conv_of_doubled(x, kernel, backend=self.backend)
+        if self.upsample:
+            if (_pair(self.stride), self.padding) != ((1, 1), "SAME"):
+                raise ValueError(f"Conv(upsample=True) has no stride={self.stride} and padding={self.padding!r}.")
+            return conv_of_upsampled(x, kernel, backend=self.backend)
         return conv(x, kernel, self.stride, self.padding, backend=self.backend)
 
 

@@ -96,7 +96,8 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B _h _w C"]) -> Float[Array, "B _H _W C"]:
-        channels, doubled = x.shape[-1], (2 * x.shape[1], 2 * x.shape[2])
-        if self.size in (None, doubled):
-            return Conv(channels, (3, 3), doubled=True)(x)
+        channels, whole = x.shape[-1], (2 * x.shape[1], 2 * x.shape[2])
+        if self.size in (None, whole):
+            return Conv(channels, (3, 3), upsample=True)(x)
+        # A cropped image is surrounded by zeros, not by the pixels that were cropped.
         return Conv(channels, (3, 3))(UP["nearest"](x)[:, : self.size[0], : self.size[1]])

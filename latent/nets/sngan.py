@@ -54,7 +54,7 @@ class GeneratorBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B _ _ width"]:
-        y = convolution(self.width, 3, doubled=True)(nn.relu(GroupNorm()(x)))
+        y = convolution(self.width, 3, upsample=True)(nn.relu(GroupNorm()(x)))
         y = convolution(self.width, 3)(nn.relu(GroupNorm()(y)))
         return UP["nearest"](convolution(self.width, 1)(x)) + y
 

@@ -8,15 +8,15 @@ import pytest
 from jax import lax
 
 from latent.errors import UserError
-from latent.nets.conv import Conv, ConvTranspose, conv, conv_of_doubled, conv_transpose
-from latent.nets.trilinear import UNROLLED_MEMBERS
+from latent.nets.conv import Conv, ConvTranspose, conv, conv_of_upsampled, conv_transpose
+from latent.nets.conv_primitives import UNROLLED_MEMBERS
 from tests.harness import thinned
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 OURS = {"strided_convolution", "transposed_convolution", "kernel_correlation"}
 
 # kernel, stride, padding, image, channels in, channels out. Six channels: more than FEW_CHANNELS, which stride 1 minds;
-# sixteen: as many as PATCHES asks for; a kernel of 6x5: more than OFFSETS.
+# sixteen: as many as PATCHES asks for.
 CASES = [
     ((3, 3), (1, 1), "SAME", (5, 6), 2, 6),
     ((3, 3), (1, 1), "VALID", (5, 6), 6, 1),
@@ -98,7 +98,7 @@ def primitives(jaxpr):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("case", thinned(CASES, CASES[1::2]), ids=str)
+@pytest.mark.parametrize("case", thinned(CASES, [*CASES[1::2], CASES[24]]), ids=str)
 def test_values_and_gradients_equal_lax(name, case):
     x, kernel = draw_case(case)
     ours, reference = PAIRS[name]
@@ -145,9 +145,8 @@ def test_forward_mode_and_forward_over_reverse_equal_lax(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("members", [3, UNROLLED_MEMBERS + 1])
-def test_vmap_over_examples_kernels_and_both(name, members):
-    case = CASES[5]
+@pytest.mark.parametrize(("case", "members"), [(CASES[5], 3), (CASES[5], UNROLLED_MEMBERS + 1), (CASES[24], 3)])
+def test_vmap_over_examples_kernels_and_both(name, case, members):
     x, kernel = draw_case(case, batch=2)
     xs, kernels = draw(members, *x.shape, seed=4), draw(members, *kernel.shape, seed=5)
 
@@ -227,7 +226,7 @@ def test_the_transposed_convolution_is_the_adjoint():
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize(("image", "kernel"), [((4, 3), (3, 3)), ((1, 5), (5, 3)), ((3, 2), (1, 1))])
-def test_a_doubled_image_need_not_be_made(image, kernel, backend):
+def test_an_upsampled_image_need_not_be_made(image, kernel, backend):
     x, weights = draw(2, *image, 5), draw(*kernel, 5, 4, seed=1)
     bend = draw(2, 2 * image[0], 2 * image[1], 4, seed=2)  # a loss under which every pixel counts differently
 
@@ -235,7 +234,23 @@ def test_a_doubled_image_need_not_be_made(image, kernel, backend):
         return jax.jit(jax.value_and_grad(lambda x, k: jnp.sum(jnp.sin(function(x, k)) * bend), (0, 1)))(x, weights)
 
     made = loss(lambda x, k: lax_conv(x.repeat(2, 1).repeat(2, 2), k, (1, 1), "SAME"))
-    assert_close(loss(lambda x, k: conv_of_doubled(x, k, backend=backend)), made, 1e-4)
+    assert_close(loss(lambda x, k: conv_of_upsampled(x, k, backend=backend)), made, 1e-4)
+
+
+def test_sums_of_a_bfloat16_kernel_are_of_float32():
+    """1 + 1/256 + 1/256 is a bfloat16; summed in bfloat16 it stays at 1."""
+    kernel = jnp.zeros((3, 3, 1, 1), jnp.bfloat16).at[1, 1].set(1.0).at[1, 2].set(1 / 256).at[2, 1].set(1 / 256)
+    y = jax.jit(lambda k: conv_of_upsampled(jnp.ones((1, 3, 3, 1), jnp.bfloat16), k, backend="cpu"))(kernel)
+    assert float(y[0, 2, 2, 0]) == 1 + 1 / 128  # all three read the same pixel there
+
+
+def test_what_an_upsampling_convolution_cannot_be():
+    x = draw(1, 4, 4, 2)
+    with pytest.raises(ValueError, match="odd sides"):
+        conv_of_upsampled(x, draw(2, 2, 2, 2))
+    for layer in (Conv(2, (3, 3), 2, upsample=True), Conv(2, (3, 3), padding="VALID", upsample=True)):
+        with pytest.raises(ValueError, match="upsample=True"):
+            layer.init(jax.random.key(0), x)
 
 
 LAYERS = [(Conv, nn.Conv), (ConvTranspose, nn.ConvTranspose)]

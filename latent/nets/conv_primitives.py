@@ -10,14 +10,16 @@ other two, so three primitives, each lowered to its fastest form, are closed und
 and in both modes, which `jax.custom_vjp` (reverse only) would not give.
 
 What is slow in lax is the kernel gradient that autodiff derives for a dilated image: a convolution both dilated and
-reversed, which misses XLA's fast kernels. Exchanging the roles of the two images makes it that of an ordinary one, and
-that is matrix products: one with stride 1, of one image shifted by columns and the other by rows; with a stride one per
-kernel offset; or one with patches of an image of few channels. What XLA:CPU makes of it as a convolution took 0.9 to 7
-times as long over 12 sizes of at most 25 kernel offsets as a product per offset, and that 1.03 to 2.1 times as long as
-one product over 15 sizes with stride 1 and at least 6 channels (128x8x8x64, 3x3, 64 channels: 5.6 against 3.2 ms,
-AVX-512; only 8x8 kernels were level). A transposed
-convolution with a stride is one product and additions, with stride 2 0.5 to 1.1 times as long over 7 sizes as a
-convolution for each of its phases; the product is as large as the fine image times offsets by pixels of the stride.
+reversed, which misses XLA's fast kernels. Here it is matrix products: with stride 1 one, of one image shifted by the
+kernel's columns and the other by its rows; with a stride one for each kernel offset; or one with patches of an image of
+few channels. As a convolution it took 0.9 to 7 times as long over 12 sizes of at most 25 kernel offsets as with a
+product for each offset (no AVX-512), and that took 1.03 to 2.1 times as long over 14 sizes of 3x3 and 5x5 with stride 1
+and 6 to 512 channels as one product does (128x8x8x64, 3x3, 64 channels: 5.6 against 3.2 ms, AVX-512). A 7x7 kernel took
+41 ms as a convolution and takes 27 (64x16x16x64), an 8x8 one took 2.5 and takes as long (32x8x8x32).
+
+A transposed convolution with a stride is one product and additions, with stride 2 0.5 to 1.1 times as long over 7 sizes
+as a convolution for each of its phases; the product is as large as the fine image times offsets by pixels of the
+stride.
 
 The primitives work under jit, vmap, pmap, remat and automatic sharding, not on meshes with explicit axis types.
 """
@@ -48,20 +50,16 @@ per kernel offset: 128x28x28x1, 3x3, 64 channels: 6 ms against 52 (with 32 chann
 channels: 8 against 29. Other work ran beside these, which are of a form before this one: alone this one takes 5.7 and
 5.3 ms with 64 channels."""
 
-OFFSETS = 25
-"""With a stride and up to so many kernel offsets the kernel gradient is a product for each; for more it is a
-convolution. Milliseconds of the products against the convolution, AMD EPYC, 2 cores without AVX-512, medians of 5 to 7:
-128x14x14x32, 4x4, stride 2, 64 channels: 11 against 15."""
-
 PATCHES = (8, 16, 16)
-"""With at most so many channels of the fine image and kernel offsets, and at least so many of the coarse image, one
-product with patches takes their place: 64x64x64x3, 3x3, 64 channels: 69 ms against 95 by offsets and 205 by
-convolution; 16x64x64x3, 4x4, stride 2: 3.6 against 4.1 and 26 (no AVX-512)."""
+"""With at most so many channels of the fine image and kernel offsets, and at least so many of the coarse image, the
+kernel gradient is one product with patches (im2col). Milliseconds, 2 cores with AVX-512, against the form it would
+have otherwise: 64x32x32x3, 3x3, 64 channels: 2.0 against 8.5; 128x28x28x1, 3x3, 32 channels: 0.6 against 5.1; without
+AVX-512 16x64x64x3, 4x4, stride 2: 3.6 against 4.1."""
 
 UNROLLED_MEMBERS = 16
 """`vmap` over kernels: up to so many members are computed one by one, because XLA:CPU is slow in the grouped
-convolutions that it makes of them (4 members of the VAE above with batch 32: 14 ms against 64, AVX-512; there kernel
-gradients and transposed convolutions were grouped ones too, which as products they are not)."""
+convolutions that it makes of them (4 members of the VAE of the table in conv.py with batch 32: 14 ms against 64,
+AVX-512; there kernel gradients and transposed convolutions were grouped ones too, which as products they are not)."""
 
 
 class Geometry(NamedTuple):
@@ -129,13 +127,11 @@ def _phase(
 def _correlation(
     x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], *, geometry: Geometry
 ) -> Float[Array, "kh kw I O"]:
-    """The gradient to k: for every kernel offset the product of what y's pixels see of x and y."""
+    """The gradient to k: products of what y's pixels see of x at the kernel's offsets and y."""
     offsets, channels, coarse_channels = math.prod(geometry.kernel), x.shape[3], y.shape[3]
     patches = channels <= PATCHES[0] and offsets <= PATCHES[1] and coarse_channels >= PATCHES[2]
     if geometry.stride == (1, 1) and not patches:
         return _correlation_in_one_product(x, y, geometry)
-    if offsets > OFFSETS:
-        return _correlation_by_convolution(x, y, geometry)
     views = _views(x, geometry)
     if patches:
         views, channels = [jnp.concatenate(views, axis=-1)], channels * offsets
@@ -148,16 +144,14 @@ def _correlation(
 def _correlation_in_one_product(
     x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], geometry: Geometry
 ) -> Float[Array, "kh kw I O"]:
-    """With stride 1: x shifted by each column of the kernel times y shifted by each row is every kernel offset."""
+    """With stride 1 the kernel's columns shift x and its rows shift y: one product gives all offsets, from kw copies
+    of x and kh of y, where a product for each offset needs kh * kw of x."""
     (rows, columns), (top, left) = geometry.kernel, (low for low, _ in geometry.padding)
-    by_column = _beside([_shifted(x, 2, column - left, geometry.coarse[1]) for column in range(columns)])
-    by_row = _beside([_shifted(y, 1, top - row, geometry.image[0]) for row in range(rows)])
-    product = by_column.reshape(-1, by_column.shape[3]).T @ by_row.reshape(-1, by_row.shape[3])
+    by_column = [_shifted(x, 2, column - left, geometry.coarse[1]) for column in range(columns)]
+    by_row = [_shifted(y, 1, top - row, geometry.image[0]) for row in range(rows)]
+    first, second = (jnp.concatenate(copies, axis=-1) for copies in (by_column, by_row))
+    product = first.reshape(-1, first.shape[3]).T @ second.reshape(-1, second.shape[3])
     return product.reshape(columns, x.shape[3], rows, y.shape[3]).transpose(2, 0, 1, 3)
-
-
-def _beside(images: Sequence[Float[Array, "B h w _"]]) -> Float[Array, "B h w C"]:
-    return jnp.concatenate(images, axis=-1)
 
 
 def _shifted(x: Float[Array, "B h w C"], axis: int, by: int, size: int) -> Float[Array, "B H W C"]:
@@ -165,19 +159,6 @@ def _shifted(x: Float[Array, "B h w C"], axis: int, by: int, size: int) -> Float
     sides = [(0, 0, 0)] * x.ndim
     sides[axis] = (-by, by + size - x.shape[axis], 0)
     return lax.pad(x, jnp.zeros((), x.dtype), sides)
-
-
-def _correlation_by_convolution(
-    x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], geometry: Geometry
-) -> Float[Array, "kh kw I O"]:
-    """A convolution over the batch, whose kernel is y with its pixels spread by the stride."""
-    padding = [
-        (low, length + stride * (coarse - 1) - size - low)
-        for stride, (low, _), size, length, coarse in zip(*geometry, strict=True)
-    ]
-    return lax.conv_general_dilated(
-        x, y, (1, 1), padding, rhs_dilation=geometry.stride, dimension_numbers=("CHWN", "IHWO", "HWNC")
-    )
 
 
 def _views(x: Float[Array, "B H W I"], geometry: Geometry) -> list[Float[Array, "B h w I"]]:
