@@ -239,7 +239,7 @@ def test_an_upsampled_image_need_not_be_made(image, kernel, backend):
 
 def test_sums_of_a_bfloat16_kernel_are_of_float32():
     """1 + 1/256 + 1/256 is a bfloat16; summed in bfloat16 it stays at 1. Not under jit, where XLA may round later."""
-    kernel = jnp.zeros((3, 3, 1, 1), jnp.bfloat16).at[1, 1].set(1.0).at[1, 2].set(1 / 256).at[2, 1].set(1 / 256)
+    kernel = jnp.zeros((3, 3, 1, 1), jnp.bfloat16).at[2, 2].set(1.0).at[1, 2].set(1 / 256).at[2, 1].set(1 / 256)
     y = conv_of_upsampled(jnp.ones((1, 3, 3, 1), jnp.bfloat16), kernel, backend="cpu")
     assert float(y[0, 2, 2, 0]) == 1 + 1 / 128  # all three read the same pixel there
 
