@@ -106,7 +106,7 @@ def mnist() -> ConfigDict:
 def fashion_mnist() -> ConfigDict:
     """Fashion-MNIST in the 64 latents of a convolutional VAE of grey values, otherwise as `mnist`.
 
-    Paper: none. Cost: 5 minutes on 2 CPU cores.
+    Paper: none. Cost: 7 minutes on 2 CPU cores.
     Expected: class_coverage_min_share 0.084 +- 0.010, class_coverage_confidence 0.906 +- 0.008,
     label_agreement 0.867 +- 0.015, fd_lenet_fashion_mnist 4.1 +- 1.0.
     python -m experiments.train --config=configs/vae.py:fashion_latent64 --workdir=runs/fashion64

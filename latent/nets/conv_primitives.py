@@ -13,7 +13,7 @@ What is slow in lax is the kernel gradient that autodiff derives for a dilated i
 reversed, which misses XLA's fast kernels. Here it is matrix products: with stride 1 one, of one image shifted by the
 kernel's columns and the other by its rows; with a stride one for each kernel offset; or one with patches of an image of
 few channels. As a convolution it took 0.9 to 7 times as long over 12 sizes of at most 25 kernel offsets as with a
-product for each offset (no AVX-512), and that took 1.03 to 2.1 times as long over 14 sizes of 3x3 and 5x5 with stride 1
+product for each offset (no AVX-512), and that took 1.06 to 2.1 times as long over 16 sizes of 3x3 and 5x5 with stride 1
 and 6 to 512 channels as one product does (128x8x8x64, 3x3, 64 channels: 5.6 against 3.2 ms, AVX-512). A 7x7 kernel took
 41 ms as a convolution and takes 27 (64x16x16x64), an 8x8 one took 2.5 and takes as long (32x8x8x32).
 
