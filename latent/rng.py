@@ -13,7 +13,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from latent import threefry
 from latent.types import Indices, Seed, StreamFn
+
+threefry.write_out()  # the same bits, without a loop of small operations on CPU
 
 TRAIN, EVALUATE, SAMPLE, INIT = range(4)
 """The purposes a seed serves; folded in first, so that no two of them share a key."""
