@@ -14,7 +14,8 @@ from latent.step import build_dispatch, cycle_length
 
 
 def describe(settings: Mapping[str, Any], overridden: Iterable[str]) -> str:
-    """What a run would be: resolved config, parameter count, FLOPs and memory a step. Writes nothing."""
+    """What a run would be: resolved config, parameter count, FLOPs and memory a step. Writes nothing of
+    it; a first stage keeps its statistics, once computed, in its own directory."""
     settings = build.resolved(settings)
     experiment = build.build(settings, overridden)
     driver = build.driver(settings)

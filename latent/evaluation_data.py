@@ -33,7 +33,7 @@ WITHOUT = {
 
 
 KEPT_BYTES = 2**24
-"""Of examples, that stay on the device between metrics and between the runs of a population."""
+"""Of examples of a split, that stay on the device between metrics and between the runs of a population."""
 
 
 class EvaluationData:
@@ -137,11 +137,13 @@ class EvaluationData:
         """Raw batches of equal size, the last one padded, and how many examples of each are real."""
         parts = (rows[start : start + self._batch_size] for start in range(0, len(rows), self._batch_size))
         laid = ((self._raw(np.pad(part, (0, self._batch_size - len(part)))), len(part)) for part in parts)
-        neighbours = len(rows) > 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
-        if not neighbours or len(rows) * self.split.x[:1].nbytes > KEPT_BYTES:
+        if len(rows) == 0 or not np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             return laid
         stretch = int(rows[0]), len(rows)
         if stretch not in self._laid:
+            kept = sum(length for _, length in self._laid)
+            if (kept + len(rows)) * self.split.x[:1].nbytes > KEPT_BYTES:
+                return laid
             self._laid[stretch] = list(laid)
         return iter(self._laid[stretch])
 

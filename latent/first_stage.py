@@ -7,6 +7,7 @@ it never needs the first one's directory again after its first step.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -98,7 +99,7 @@ def statistics(run: Any) -> dict[str, Any]:
     error, over the first 20,000 training examples; computed once for a checkpoint, then read from the run's file."""
     path = run.workdir / FILE
     identity = {"step": run.step, "average": run.average}
-    if path.exists():
+    with contextlib.suppress(OSError, ValueError):  # not there, or damaged: it is computed again
         stored = json.loads(path.read_text())
         if {name: stored.get(name) for name in identity} == identity:
             return stored
@@ -121,9 +122,10 @@ def statistics(run: Any) -> dict[str, Any]:
     if "kl" in codes:
         found["kl"] = codes["kl"].reshape(-1, codes["kl"].shape[-1]).mean(axis=0, dtype=np.float64).tolist()
     if hosts.leads():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
-        temporary.rename(path)
+        with contextlib.suppress(OSError):  # a run that may only be read serves as well, and a little later
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(found, indent=1) + "\n")
+            temporary.rename(path)
     return found
 
 

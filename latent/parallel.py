@@ -13,7 +13,8 @@ Where several processes train together (hosts.py) a run's state lies on the devi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -86,6 +87,16 @@ def build(name: str, num_devices: int | None, batch_size: int, microbatches: int
     if fsdp and name != "mesh":
         raise UserError(f"parallel.fsdp=True needs parallel.driver='mesh', not {name!r}: pmap keeps the state whole.")
     return DRIVERS[name](devices, fsdp)
+
+
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
+
+def heed_determinism(settings: Mapping[str, Any]) -> None:
+    """Asks XLA for what `train.deterministic` says; before JAX has looked for devices, or it has no effect."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if settings["train"]["deterministic"] and DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}"
 
 
 def donated(devices: tuple[Any, ...]) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ before the update they are reported with.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from latent import build, config, flops, hosts, loops, posthoc_ema, precision, provenance, workdir
+from latent import build, config, flops, hosts, loops, parallel, posthoc_ema, precision, provenance, workdir
 from latent.build import Experiment
 from latent.errors import NonFinite
 from latent.logs import Timing
@@ -43,8 +42,7 @@ def train(settings: Mapping[str, Any], path: Path, overridden: Iterable[str] = (
     UserError before anything is written, NonFinite when values stop being finite. Processes that have joined
     (hosts.py) train one run together, and every one of them returns or raises the same.
     """
-    if settings["train"]["deterministic"]:
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    parallel.heed_determinism(settings)
     with contextlib.ExitStack() as held:
         with hosts.united():
             held.enter_context(provenance.claimed(path))

@@ -119,6 +119,16 @@ def test_limit_and_repeat():
     np.testing.assert_array_equal(found, np.arange(10) + 100 * np.arange(2)[:, None])
 
 
+def test_of_a_large_split_only_so_much_stays_on_the_device(monkeypatch):
+    """However many stretches of it are walked; the numbers are the same."""
+    whole, x = data(7)
+    monkeypatch.setattr(evaluation_data, "KEPT_BYTES", 25 * x[0].nbytes)
+    echo = lambda model, params, extra, batch, context: batch["x"]  # noqa: E731
+    for start in range(0, 50, 10):
+        np.testing.assert_allclose(whole.map(echo, STATE, rows=np.arange(start, start + 10)), x[start : start + 10])
+    assert sum(length for _, length in whole._laid) == 20
+
+
 def test_what_a_family_cannot_do_is_a_row_with_its_reason():
     model = known_model()._replace(encode=None, log_weights=None)
     results = {

@@ -437,6 +437,13 @@ def test_memory_is_estimated_by_the_compiler(tmp_path):
     assert needed(8) / needed(4) == pytest.approx(2, rel=0.2)
 
 
+def test_members_heed_train_deterministic_as_single_runs_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--known")
+    swept = plan.make(VAE, tmp_path, {"train.deterministic": True}, axes.parse(seeds=2))
+    population.group(swept, swept.members)
+    assert os.environ["XLA_FLAGS"] == "--known --xla_gpu_deterministic_ops=true"
+
+
 @pytest.mark.parametrize(
     ("count", "devices", "used", "crowd"), [(1, 8, 1, 1), (3, 8, 3, 1), (9, 8, 5, 2), (5, 2, 2, 3)]
 )

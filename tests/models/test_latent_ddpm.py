@@ -57,6 +57,17 @@ def test_latents_have_zero_mean_and_unit_variance_by_the_stored_statistics(runs)
     assert 1.0 <= stored["effective_rank"] <= z.shape[1]
 
 
+def test_stored_statistics_are_no_more_than_a_cache(runs, monkeypatch):
+    """Damaged ones are computed again, and nothing is lost where they cannot be kept."""
+    stage, path = latent.load(runs[0]), runs[0] / first_stage.FILE
+    stored = json.loads(path.read_text())
+    path.write_text(path.read_text()[:-20])
+    with monkeypatch.context() as patched:
+        patched.setattr(type(path), "rename", lambda *_: (_ for _ in ()).throw(PermissionError("read-only")))
+        assert first_stage.statistics(stage) == stored
+    assert first_stage.statistics(stage) == stored == json.loads(path.read_text())
+
+
 def test_the_second_run_needs_the_first_directory_no_more(runs, tmp_path):
     alone = tmp_path / "alone"
     shutil.copytree(runs[1], alone)
@@ -186,6 +197,8 @@ def test_the_first_stages_own_prior_is_compared_with_the_diffusion(runs):
     stage, second = (latent.load(path) for path in runs)
     judged = {"extractor": "lenet_digits", "num_samples": 100}
     sampled = second.with_sampling(steps=2)
+    said = second.config["model"]["sampling"]
+    assert second.with_sampling(steps=said["steps"], sampler=said["sampler"]) is second  # the passport is the same
     own, prior, ratio, low, high = sampled.evaluate(["frechet_prior"], options={"frechet_prior": judged})
     (alone,) = stage.evaluate(["frechet_distance"], options={"frechet_distance": judged})
     (here,) = sampled.evaluate(["frechet_distance"], options={"frechet_distance": judged})

@@ -89,6 +89,7 @@ def group(plan: Plan, members: Sequence[Member], overridden: Sequence[str] = ())
         settings, directory = make_member(plan, member.overrides)[1], plan.directory(member)
         if (directory / config.FILE).exists():
             settings = config.continued(config.read(directory), settings)
+        parallel.heed_determinism(settings)
         # What a first start decides (it loads a first stage) is the same for all that share the rest.
         if _shared(settings) not in resolved:
             resolved[_shared(settings)] = build.resolved(settings)
