@@ -36,9 +36,9 @@ def main() -> None:
 
 def _list() -> None:
     for name, source in dataset.sources().items():
-        print(f"{name:<16} {source.card['title']}, version {source.version}")
+        print(f"{name}: {source.card['title']}, version {source.version}")
         for key in ("source", "licence", "attribution", "splits"):
-            print(f"{'':<16}   {key}: {source.card[key]}")
+            print(f"    {key + ':':<13}{source.card[key]}")
 
 
 def _prepare(name: str, raw: Path | None, data_dir: Path | None, resize: int | None) -> None:

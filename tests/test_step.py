@@ -195,6 +195,23 @@ def test_the_first_non_finite_step_keeps_the_old_state(player, part, rolled):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(halted))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_element_anywhere_makes_an_array_not_finite(bad):
+    model, batch = toys.adversarial(every=1), {"x": toys.data(16), "position": np.arange(16), "index": np.arange(16)}
+    recipe = harness.recipe(model)
+    state = jax.jit(lambda: init_state(recipe, harness.hparams(model, 0.1), np.uint32(0), batch))()
+    examine = jax.jit(
+        lambda extra: diagnose(recipe, state._replace(extra={**state.extra, **extra}), np.uint32(0), batch, 0)
+    )
+    large = np.random.default_rng(0).choice([-1e30, 1e30], (7, 1000)).astype(np.float32)
+    for place in (0, 3210, 6999):
+        broken = large.copy()
+        broken.flat[place] = bad
+        broken.flat[(place + 17) % 7000] = -bad  # of two infinities the sum is no number
+        found = examine({"large": large, "broken": broken})
+        assert found["extra/large"] and not found["extra/broken"]
+
+
 @pytest.mark.slow
 def test_diagnosis_names_the_first_bad_part():
     batch = {"x": toys.data(16), "position": np.arange(16), "index": np.arange(16)}
