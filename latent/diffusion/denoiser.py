@@ -126,25 +126,29 @@ def guided(denoiser: Denoiser, guides: Guides, asked: Guidance) -> Callable[...,
     asked on this one's path: on a learned one it is told the level, which both paths have.
     """
 
+    scale, untold = asked.classifier_free, asked.classifier_free == 0.0 and not asked.interval
+
     def estimate(inputs: Any, x: Float[Array, "N ..."], t: Float[Array, ""], previous: Previous = None) -> Denoised:
         params, extra, condition = inputs
+        # Guidance 0 is the model that is told nothing: what else it is asked with it is not told either.
+        told = guidance.nothing(condition) if untold else condition
         path = denoiser.schedule.of(params)
         alpha, sigma, times = path.alpha(t), path.sigma(t), jnp.full(len(x), t)
         within = lambda scale: (  # noqa: E731
             guidance.limited_to_interval(scale, alpha, sigma, *asked.interval) if asked.interval else scale
         )
         conditional, found = _classifier_free(
-            partial(denoiser, path, params[DENOISER]), x, times, condition, previous, asked.classifier_free, within
+            partial(denoiser, path, params[DENOISER]), x, times, told, previous, 1.0 if untold else scale, within
         )
         if asked.autoguidance != 1.0:
-            weak = guides.weak(path, params[WEAK][DENOISER], x, times, condition, previous)
+            weak = guides.weak(path, params[WEAK][DENOISER], x, times, told, previous)
             pushed = guidance.autoguidance(conditional, weak, within(asked.autoguidance))
             found = found._replace(
                 x0=found.x0 + pushed.x0 - conditional.x0, eps=found.eps + pushed.eps - conditional.eps
             )
         if asked.classifier:
             # The classifier has seen clean data only: it judges what the denoiser makes of x (Bansal et al. 2023).
-            clean = lambda y: denoiser(path, params[DENOISER], y, times, condition, previous).x0  # noqa: E731
+            clean = lambda y: denoiser(path, params[DENOISER], y, times, told, previous).x0  # noqa: E731
             wanted = lambda y: guides.log_prob(params, extra, clean(y), condition.label)  # noqa: E731
             gradient = guidance.classifier_gradient(wanted, x)
             found = guidance.classifier(found, gradient, alpha, sigma, within(1.0 + asked.classifier) - 1.0)
@@ -158,14 +162,11 @@ def guided(denoiser: Denoiser, guides: Guides, asked: Guidance) -> Callable[...,
 def _classifier_free(
     ask: Callable[..., Denoised], x: Array, t: Array, told: Condition, previous: Previous, scale: float, within: Any
 ) -> tuple[Denoised, Denoised]:
-    """The conditional and the guided estimate, both questions in one batch; scale 1, and 0 everywhere, ask only one."""
+    """The conditional and the guided estimate, both questions in one batch; scale 1 asks only one."""
     if scale == 1.0 or not jax.tree.leaves(told):
         alone = ask(x, t, told, previous)
         return alone, alone
     null = guidance.nothing(told)
-    if scale == 0.0 and within(scale) is scale:
-        alone = ask(x, t, null, previous)
-        return alone, alone
     twice = lambda a: None if a is None else jnp.concatenate([a, a])  # noqa: E731
     both = ask(twice(x), twice(t), jax.tree.map(lambda *parts: jnp.concatenate(parts), told, null), twice(previous))
     first, second = (jax.tree.map(lambda a, s=s: a[s : s + len(x)], both) for s in (0, len(x)))

@@ -88,6 +88,20 @@ def test_every_push_is_from_its_own_reference_and_they_add_up():
     np.testing.assert_allclose(ask(classifier_free=0.0).x0, free.x0, atol=1e-5)
 
 
+def test_at_guidance_0_nothing_that_is_pushed_with_is_told_the_label():
+    """Autoguidance is then between two unconditional models; a classifier judges what the unconditional one makes."""
+    untold = jnp.full(5, guidance.NULL)
+    strong, weak = (jax.device_put(alone(each, untold)) for each in (STRONG, GUIDES.weak))
+    np.testing.assert_allclose(ask(classifier_free=0.0).x0, strong.x0, atol=1e-6)
+    pushed = guidance.autoguidance(strong, weak, 2.0)
+    np.testing.assert_allclose(ask(classifier_free=0.0, autoguidance=2.0).x0, pushed.x0, atol=1e-5)
+    clean = lambda y: STRONG(PATH, {}, y, jnp.full(5, T), Condition(untold)).x0  # noqa: E731
+    wanted = lambda y: log_prob({}, {}, clean(y), LABEL)  # noqa: E731
+    gradient = jax.jit(lambda y: guidance.classifier_gradient(wanted, y))(X)
+    judged = guidance.classifier(strong, gradient, PATH.alpha(T), PATH.sigma(T), 1.0)
+    np.testing.assert_allclose(ask(classifier_free=0.0, classifier=1.0).x0, judged.x0, atol=1e-5)
+
+
 def test_outside_its_interval_guidance_does_nothing():
     level = float(PATH.sigma(T) / PATH.alpha(T))
     scales = {"classifier_free": 3.0, "autoguidance": 1.5, "classifier": 0.25}
