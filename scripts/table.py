@@ -13,6 +13,7 @@ docstring states nothing); 3, 143 and 130 as of experiments.train.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,12 @@ def _table(arguments: argparse.Namespace) -> int:
     table = comparison.make(runs, columns, by, arguments.baseline)
     print(formats.FORMATS[arguments.format](table))
     if picture:
-        plots.PLOTS[arguments.kind](table, runs, split, picture)
+        plots.PLOTS[arguments.kind](table, measurements.under(runs, chosen), split, picture)
     return 0
 
 
 def _evaluate(runs: Any, metrics: list[str], split: str) -> None:
-    """Measures what runs lack, with the options of their configs."""
+    """Measures what runs lack: any metric that their configs name or have options for."""
     command_line.set_up_jax()
     from latent import config, evaluate
     from latent.run import load
@@ -77,7 +78,10 @@ def _evaluate(runs: Any, metrics: list[str], split: str) -> None:
     for run in runs:
         have = {row["name"] for row in run.rows if row["protocol"]["split"] == split}
         settings = config.unflatten(run.config)["eval"]
-        produced = {name: evaluate.result_names([name], settings["options"]) for name in settings["metrics"]}
+        produced = {}
+        for name in dict.fromkeys([*settings["metrics"], *settings["options"]]):
+            with contextlib.suppress(UserError):  # of options that make no sense for this run
+                produced[name] = evaluate.result_names([name], settings["options"])
         wanted = [name for name, results in produced.items() if {name, *results} & set(metrics)]
         lacking = [name for name in wanted if not set(produced[name]) <= have]
         if lacking:

@@ -16,13 +16,15 @@ from jaxtyping import Array, Float, Key
 
 from latent import rng
 from latent.errors import UserError
-from latent.types import Extra, Model, Params
+from latent.types import Extra, Latent, Model, Params
 
 RIDGE = 1e-6
 """Added to every variance, as scikit-learn does by default, so that a dead dimension leaves a density."""
 
 OF_PRIOR = ("elbo", "kl")
 """Terms of a model that say how likely an example is under its own p(z)."""
+OF_CODES = ("kl", "responsibilities")
+"""What encoders tell of a code that depends on p(z)."""
 
 
 class Density(NamedTuple):
@@ -97,5 +99,9 @@ def replace_prior(model: Model, density: Density) -> Model:
     def terms(*given: Any) -> dict[str, Float[Array, "B"]]:
         return {name: values for name, values in model.terms(*given).items() if name not in OF_PRIOR}
 
+    def encode(*given: Any) -> Latent:
+        code = model.encode(*given)
+        return code._replace(info={name: value for name, value in code.info.items() if name not in OF_CODES})
+
     gone = dict.fromkeys(("log_weights", "log_prob", "log_joint", "simulate"))
-    return model._replace(sample=draw, classes=0, text=False, terms=terms, **gone)
+    return model._replace(sample=draw, classes=0, text=False, terms=terms, encode=model.encode and encode, **gone)

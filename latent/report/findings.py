@@ -82,7 +82,7 @@ def _prior(evidence: Evidence) -> list[Finding]:
     if not off.any():
         text = "Every dimension of the aggregate posterior has a mean within 0.5 of 0 and a spread between 0.6 and 1.6."
         return [Finding("good", "Codes fill the prior", text)]
-    worst = int(np.argmax(np.abs(found.centre) + np.abs(np.log(found.scale + 1e-9)) * off))
+    worst = int(np.argmax((np.abs(found.centre) + np.abs(np.log(found.scale + 1e-9))) * off))
     text = (
         f"In {off.sum()} of {len(off)} dimensions the aggregate posterior is not where the prior is (z{worst}: mean "
         f"{found.centre[worst]:.2f}, spread {found.scale[worst]:.2f}): samples come from places with few codes."
@@ -91,7 +91,7 @@ def _prior(evidence: Evidence) -> list[Finding]:
 
 
 def _memorisation(evidence: Evidence) -> list[Finding]:
-    if evidence.samples is None:
+    if evidence.samples is None or evidence.split == "train":
         return []
     share, usual = neighbours.compared(evidence).copies
     text = (

@@ -127,7 +127,7 @@ class Search:
                 self._unfinished.append(member)
             return
         self.done.append(member)
-        if curve:
+        if curve and all(_within(self._distributions[key], value) for key, value in note["draw"].items()):
             self._study.add_trial(
                 self._create_trial(
                     params=note["draw"],
@@ -140,6 +140,13 @@ class Search:
 
     def _curve(self, member: Member) -> tuple[tuple[int, float], ...]:
         return progress.read(self.plan.directory(member), self.plan.metric).curve
+
+
+def _within(distribution: Any, value: Any) -> bool:
+    """Whether a search may draw the value; one of a wider space, that an earlier call searched, it may not."""
+    if hasattr(distribution, "choices"):
+        return value in distribution.choices
+    return distribution.low <= value <= distribution.high
 
 
 def _distribution(optuna: Any, space: axis.Space) -> Any:

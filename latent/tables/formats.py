@@ -23,8 +23,8 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     """A booktabs table; the notes become its caption."""
     header = _header(table)
-    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{'l' * len(table.by)}{'r' * (len(header) - 1)}}}"]
-    lines[-1] = rf"\begin{{tabular}}{{{'l' * len(table.by)}{'r' * (len(header) - len(table.by))}}}"
+    columns = "l" * len(table.by) + "r" * (len(header) - len(table.by))
+    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}"]
     lines += [r"\toprule", _ampersands(header), r"\midrule"]
     lines += [_ampersands(_row(table, group)) for group in table.groups]
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_escaped(' '.join(table.notes))}}}", r"\end{table}"]

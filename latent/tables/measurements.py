@@ -80,6 +80,15 @@ def resolve(runs: Sequence[Run], metric: str, split: str) -> str:
     raise unknown_name("--metric", metric, names or ["none: experiments.evaluate measures them, and --evaluate here"])
 
 
+def under(runs: Sequence[Run], chosen: Mapping[str, Any]) -> list[Run]:
+    """The runs with those of their rows alone whose protocol holds what is chosen."""
+    return [run._replace(rows=[row for row in run.rows if _holds(row["protocol"], chosen)]) for run in runs]
+
+
+def _holds(protocol: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
+    return all(str(protocol.get(key)) == str(value) for key, value in chosen.items())
+
+
 def column(runs: Sequence[Run], name: str, split: str, chosen: Mapping[str, Any] | None = None) -> Column:
     """One result of every run, each at its last step, all under the one protocol that they have in common.
 
@@ -92,7 +101,7 @@ def column(runs: Sequence[Run], name: str, split: str, chosen: Mapping[str, Any]
             protocol = row["protocol"]
             if row["name"] != name or protocol["split"] != split:
                 continue
-            if all(str(protocol.get(key)) == str(value) for key, value in (chosen or {}).items()):
+            if _holds(protocol, chosen or {}):
                 found = Measurement(float(row["value"]), row["unit"], protocol, row["step"])
                 measured.setdefault(run.workdir, {})[json.dumps(protocol, sort_keys=True)] = found
     if not measured:

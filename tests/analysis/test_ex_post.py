@@ -71,7 +71,7 @@ def test_too_few_codes_name_the_least():
 
 
 def test_the_prior_of_a_model_is_replaced():
-    from latent.types import Model
+    from latent.types import Latent, Model
 
     model = Model(
         init=None,
@@ -79,6 +79,7 @@ def test_the_prior_of_a_model_is_replaced():
         terms=lambda p, e, batch, context: {"elbo": -batch, "kl": batch, "reconstruction": batch + 1},
         log_joint=lambda: None,
         simulate=lambda: None,
+        encode=lambda p, e, x, keys: Latent(x, x, {"log_scale": x, "kl": x, "responsibilities": x}),
         decode=lambda p, e, z: p["shift"] + z,
         sample=None,
         log_weights=lambda: None,
@@ -90,5 +91,7 @@ def test_the_prior_of_a_model_is_replaced():
     np.testing.assert_allclose(x, np.tile(10 + MEAN, (4, 1)), rtol=1e-5)
     assert changed.log_weights is changed.log_joint is changed.simulate is None and changed.classes == 0
     assert changed.terms({}, {}, jnp.zeros(2), None).keys() == {"reconstruction"}  # the others speak of the old p(z)
+    assert changed.encode({}, {}, jnp.zeros(2), None).info.keys() == {"log_scale"}
+    assert ex_post.replace_prior(model._replace(encode=None), density).encode is None
     with pytest.raises(UserError, match="decode"):
         ex_post.replace_prior(model._replace(decode=None), density)

@@ -89,6 +89,23 @@ def test_what_is_wrong_is_said(monkeypatch, title):
     assert told(monkeypatch, evidence(**given), **measured)[title] == level
 
 
+def test_the_worst_dimension_is_one_of_those_that_miss_the_prior(monkeypatch):
+    """z0 is off by as much as is allowed, z1 has a spread that is not."""
+    standard = (HEALTHY - HEALTHY.mean(axis=0)) / HEALTHY.std(axis=0)
+    given = evidence(samples=standard * [1.0, 1.62, 1.0, 1.0] + [0.495, 0.0, 0.0, 0.0])
+    told(monkeypatch, given)
+    (found,) = [finding for finding in findings.of(given) if finding.title == "Codes miss the prior"]
+    assert "In 1 of 4 dimensions" in found.text and "(z1:" in found.text
+
+
+def test_training_examples_are_not_taken_for_held_out_ones(monkeypatch):
+    given = evidence()
+    given.split = "train"
+    found = told(monkeypatch, given, copied=0.2)
+    assert not {"Memorisation", "No copies"} & found.keys()
+    assert "held-out" in neighbours.section(given).reason
+
+
 def test_unused_dimensions_are_a_note_and_warnings_come_first(monkeypatch):
     means = HEALTHY * [1.0, 0.0, 0.0, 1.0]
     given = evidence(means)

@@ -82,6 +82,8 @@ def test_a_search_that_was_stopped_goes_on(tmp_path, capsys):
     whole = swept._replace(members=tuple(plan.make_member(swept, row["draw"])[0] for row in known))
     assert stubs.starts(whole) == {member.name: 1 + (member.name == "latent_dim=3") for member in whole.members}
     assert all(progress.finished(whole, member) for member in whole.members) and len(known) == 5
+    narrower = make(tmp_path, 6, space=["model.latent_dim=3,4,9"])
+    assert search.run(narrower, Options(jobs=1)) == 0 and len(plan.read(tmp_path)["members"]) == 6
 
 
 def test_hopeless_trials_are_pruned_and_stay_so(tmp_path, monkeypatch, capsys):

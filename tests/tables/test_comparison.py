@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +164,32 @@ def test_plots_are_drawn(sweep, tmp_path, kind, by):
     path = tmp_path / "plot.png"
     plots.PLOTS[kind](made(sweep, by=by), runs, "test", path)
     assert np.asarray(Image.open(path).convert("L")).std() > 5
+
+
+def test_a_plot_is_of_the_protocol_that_was_chosen(sweep, monkeypatch, tmp_path):
+    for seed in range(4):
+        for dim in (8, 2, 32):
+            write(sweep, dim, seed, {"elbo": 100.0 + seed, "kl": 50.0}, protocol={"N": 7})
+    drawn = []
+    monkeypatch.setitem(plots.PLOTS, "rate_distortion", lambda table, runs, split, path: drawn.extend(runs))
+    words = [str(sweep), "--metric=elbo", "--by=model.latent_dim", "--protocol", "N=7", "--kind=rate_distortion"]
+    monkeypatch.setattr("sys.argv", ["table", *words, f"--plot={tmp_path / 'x.png'}"])
+    assert command.main() == 0
+    column = measurements.column(drawn, "kl", "test")  # one protocol is left, so nothing is to be chosen
+    assert column.protocol["N"] == 7 and {value.value for value in column.values.values()} == {50.0}
+
+
+def test_what_is_measured_may_be_what_a_config_has_options_for(tmp_path, monkeypatch):
+    workdir = write(tmp_path, 2, 0, {"elbo": 1.0})
+    described = json.loads((workdir / "config.json").read_text())
+    described["eval"] |= {"metrics": ["elbo"], "options": {"iwae": {"num_samples": 50, "chunk": 50, "limit": 0}}}
+    (workdir / "config.json").write_text(json.dumps(described))
+    asked = []
+    run = lambda path: SimpleNamespace(evaluate=lambda names, split: asked.append((names, split)))  # noqa: E731
+    monkeypatch.setattr("latent.run.load", run)
+    for word in ("iwae", "iwae_50", "elbo"):
+        command._evaluate(measurements.find(tmp_path), [word], "test")
+    assert asked == [(["iwae"], "test")] * 2 + [(["elbo"], "test")]  # elbo has no kl beside it yet
 
 
 BAD = {

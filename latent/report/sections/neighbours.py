@@ -40,9 +40,11 @@ def compared(evidence: Evidence) -> Compared:
 
 
 def section(evidence: Evidence) -> Section | Absent:
-    """Needs samples."""
+    """Needs samples, and a split that is not the training one."""
     if evidence.samples is None:
         return Absent(TITLE, evidence.without("sample"))
+    if evidence.split == "train":
+        return Absent(TITLE, "it needs held-out examples to compare with: --split=validation or test")
     found = compared(evidence)
     rows = _rows(evidence, found.samples) if evidence.is_image else []
     share, usual = found.copies
