@@ -179,10 +179,10 @@ def _gradient_penalty(section: Any) -> Penalty:
 
 
 def _decoder_norm(section: Any) -> Penalty:
-    """|decoder weights|^2 (RAE-L2, Ghosh et al. 2020, section 3)."""
+    """|decoder weights|^2 (RAE-L2, Ghosh et al. 2020, section 3); a learned scale of the likelihood is none of them."""
 
     def penalty(scope: Scope) -> Terms:
-        total = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(scope.params["decoder"]))
+        total = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(scope.params["decoder"]["net"]))
         return {"decoder_norm": jnp.full(len(scope.code.mean), total)}
 
     return penalty

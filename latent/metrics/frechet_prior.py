@@ -24,7 +24,7 @@ NORMAL_95 = 1.96
 def names(options: Any) -> tuple[str, ...]:
     """Names of the results; UserError for an extractor that there is not."""
     extraction.require("frechet_prior", options, least=2)
-    distance = f"fd_{options.extractor}"
+    distance = extraction.title("fd", "fid", options.extractor)
     return (
         distance,
         f"{distance}_prior",

@@ -101,5 +101,6 @@ def test_gradient_penalty_of_a_linear_decoder_is_its_squared_norm():
 def test_norms_are_sums_of_squares():
     z = jnp.float32(np.random.default_rng(2).normal(size=(5, 2, 3)))
     np.testing.assert_allclose(measure("latent_norm", z)["latent_norm"], 0.5 * (z**2).sum(axis=(1, 2)), rtol=1e-5)
-    params = {"decoder": {"a": jnp.array([1.0, 2.0]), "b": jnp.array([[3.0]])}}
+    net = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([[3.0]])}
+    params = {"decoder": {"net": net, "log_scale": jnp.array(7.0)}}
     np.testing.assert_allclose(measure("decoder_norm", z, params=params)["decoder_norm"], 14.0)

@@ -66,6 +66,12 @@ def test_a_grid_may_end_before_the_data():
     np.testing.assert_allclose(GRIDS["leading"](path, 5, offset=1, to_data=False)[-2:], [0.002, 0.001], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("steps", "options"), [(1000, {"skip_last": True}), (5, {"to_data": False})])
+def test_no_two_points_of_a_grid_are_the_same(steps, options):
+    with pytest.raises(UserError, match="two points"):
+        GRIDS["leading"](PATHS["linear"], steps, **options)
+
+
 @pytest.mark.parametrize(
     "build",
     [

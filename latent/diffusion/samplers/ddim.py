@@ -18,7 +18,8 @@ from latent.errors import UserError
 def sampler(path: Path, times: Float[Array, "T"], eta: Real = 0.0) -> sampling.Sampler:
     """x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z with c = eta sigma_s sqrt(1 - SNR_t / SNR_s).
 
-    With eta = 0 the times may also increase: that is inversion, from data to noise. Raises UserError for eta < 0.
+    With eta = 0 the times may also increase: that is inversion, from data to noise. Raises UserError for eta outside
+    [0, 1].
     """
     if not 0.0 <= eta <= 1.0:
         raise UserError(f"eta={eta} must lie in [0, 1].")
