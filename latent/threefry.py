@@ -12,9 +12,9 @@ from jax.interpreters import mlir
 from jaxtyping import Array, UInt32
 
 ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
-"""Bits by which the rounds rotate, in groups of four (Salmon et al. 2011, table 2)."""
+"""Bits by which the rounds rotate, in groups of four."""
 PARITY = 0x1BD11BDA
-"""What the third word of the key schedule is made with (the same, section 3.2)."""
+"""What the third word of the key schedule is made with."""
 
 
 def threefry2x32(
@@ -22,7 +22,7 @@ def threefry2x32(
 ) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
     """Twenty rounds of Threefry-2x32: the two words that a key of two words makes of a counter of two.
 
-    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
+    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; the tests hold it against their known answers.
     """
     schedule = key0, key1, key0 ^ key1 ^ PARITY
     left, right = count0 + key0, count1 + key1
