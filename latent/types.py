@@ -162,6 +162,7 @@ class Model(NamedTuple):
                 what can be made of given examples; they compile themselves, as `sample` does
     classes     how many classes `sample` can be asked for; 0: none
     text        whether `sample` can be told a text, in words of `DataSpec.vocabulary`
+    told        the parts of a `Condition`, by name, that `terms` and `likelihoods` are told of an example
     sample_prior  `sample` of the frozen first stage alone: decoded draws of its own prior, where it has one
     codes       what the losses and `terms` take in the place of x, where a frozen component alone looks at x
     loads       components of params and extra whose arrays another run trained; their config key `model.<name>` names
@@ -183,6 +184,7 @@ class Model(NamedTuple):
     edits: Mapping[str, EditFn] = MappingProxyType({})
     classes: int = 0
     text: bool = False
+    told: tuple[str, ...] = ()
     sample_prior: Callable[..., Shaped[Array, "N ..."]] | None = None
     codes: Codes | None = None
     loads: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(runs: Any, metrics: list[str], split: str) -> None:
-    """Measures what runs lack: any metric that their configs name or have options for."""
+    """Measures what runs lack: any metric that needs no options, or whose options are in their configs."""
     command_line.set_up_jax()
     from latent import config, evaluate
     from latent.run import load
@@ -79,14 +80,22 @@ def _evaluate(runs: Any, metrics: list[str], split: str) -> None:
         have = {row["name"] for row in run.rows if row["protocol"]["split"] == split}
         settings = config.unflatten(run.config)["eval"]
         produced = {}
-        for name in dict.fromkeys([*settings["metrics"], *settings["options"]]):
-            with contextlib.suppress(UserError):  # of options that make no sense for this run
+        for name in dict.fromkeys([*settings["metrics"], *settings["options"], *config.names(evaluate.PACKAGE)]):
+            with contextlib.suppress(UserError):  # no metric, or one whose options this run lacks
                 produced[name] = evaluate.result_names([name], settings["options"])
-        wanted = [name for name, results in produced.items() if {name, *results} & set(metrics)]
+        wanted = dict.fromkeys(found for word in metrics if (found := _giving(word, produced)))
         lacking = [name for name in wanted if not set(produced[name]) <= have]
         if lacking:
             print(f"{run.workdir}: evaluating {', '.join(lacking)} on {split}", file=sys.stderr)
             load(run.workdir).evaluate(lacking, split)
+
+
+def _giving(word: str, produced: Mapping[str, Sequence[str]]) -> str:
+    """The metric that a word of --metric asks for, which may be its own name, a result's, or how a result begins. Some
+    results are given by several: the first does. Empty where none does."""
+    exact = (name for name, results in produced.items() if word in (name, *results))
+    longer = (name for name, results in produced.items() if any(result.startswith(word + "_") for result in results))
+    return next(exact, "") or next(longer, "")
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
@@ -104,7 +113,9 @@ def _parser() -> Parser:
     parser.add_argument("--baseline", help="the row that others are tested against, as its keys are shown; the first")
     parser.add_argument("--split", default="test", help="train, validation or test")
     parser.add_argument("--protocol", nargs="+", default=[], metavar="KEY=VALUE", help="chooses among several")
-    parser.add_argument("--evaluate", action="store_true", help="measure first what runs lack")
+    parser.add_argument(
+        "--evaluate", action="store_true", help="measure first what runs lack, if they have its options"
+    )
     parser.add_argument("--format", default="markdown", help="markdown, latex or csv")
     parser.add_argument("--plot", default="", help="a .png, .pdf or .svg file")
     parser.add_argument("--kind", default="curve", help="of plot: curve, parallel or rate_distortion")

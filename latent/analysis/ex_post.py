@@ -6,7 +6,6 @@ estimate of the aggregate posterior q(z).
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -72,16 +71,6 @@ def sample(density: Density, keys: Key[Array, "N"]) -> Float[Array, "N ..."]:
     noise = rng.normal(keys, means.shape[1])
     flat = means[chosen] + jnp.einsum("nij,nj->ni", roots[chosen], noise)
     return flat.reshape(len(keys), *density.shape)
-
-
-def log_prob(density: Density, z: Float[np.ndarray, "N ..."]) -> Float[np.ndarray, "N"]:
-    """The log-density of latents, in nats and float64."""
-    flat = np.asarray(z, np.float64).reshape(len(z), -1)
-    centred = flat[None] - density.means[:, None]  # [C, N, d]
-    standard = np.linalg.solve(density.roots, centred.swapaxes(1, 2)).swapaxes(1, 2)
-    volume = np.log(np.diagonal(density.roots, axis1=1, axis2=2)).sum(axis=1)
-    normal = -0.5 * (standard**2).sum(axis=2) - volume[:, None] - 0.5 * flat.shape[1] * math.log(2 * math.pi)
-    return np.logaddexp.reduce(np.log(density.weights)[:, None] + normal, axis=0)
 
 
 def replace_prior(model: Model, density: Density) -> Model:

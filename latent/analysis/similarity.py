@@ -10,19 +10,12 @@ from jaxtyping import Float
 from latent.errors import UserError
 
 
-def linear_cka(x: Float[np.ndarray, "N d"], y: Float[np.ndarray, "M e"]) -> float:
-    """Centred alignment of linear kernels (Kornblith et al. 2019, arXiv 1905.00414, eq. 4): between 0 and 1,
-    1 where one is a rotation and scaling of the other. UserError where nothing varies, or examples do not match.
-
-    It is biased towards 1 where dimensions outnumber examples: `debiased_cka` is not.
-    """
-    x, y = _centred(x, y)
-    return float(np.sum((x.T @ y) ** 2) / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
-
-
 def debiased_cka(x: Float[np.ndarray, "N d"], y: Float[np.ndarray, "M e"]) -> float:
-    """The same from unbiased estimates of the three dependences (Song et al. 2012, JMLR 13, eq. 5): about 0 for
-    independent representations of any width, and negative at times. It takes at least 4 examples."""
+    """Centred alignment of linear kernels (Kornblith et al. 2019, arXiv 1905.00414, eq. 4): 1 where one is a rotation
+    and scaling of the other. From unbiased estimates of the three dependences (Song et al. 2012, JMLR 13, eq. 5), so
+    that it is about 0 for independent representations of any width, and negative at times. UserError where nothing
+    varies, examples do not match, or fewer than 4 are given.
+    """
     x, y = _centred(x, y)
     if len(x) < 4:
         raise UserError(f"a debiased alignment needs at least 4 examples, not {len(x)}.")

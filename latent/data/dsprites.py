@@ -119,11 +119,6 @@ def halved(images: UInt8[np.ndarray, "... H W"]) -> UInt8[np.ndarray, "... h w"]
     return np.array([0, 64, 128, 191, 255], np.uint8)[count]
 
 
-def centres(grid: Grid) -> Float[np.ndarray, "positions"]:
-    """Pixel coordinates of the centre at every position."""
-    return np.linspace(*CENTRE_RANGE, grid.positions)
-
-
 def read(grid: Grid) -> dict[str, Split]:
     """The three splits of a grid, in an order that carries nothing of the factors: the first N examples of a split are
     a random sample of it. Equal images, of the first and the last orientation, are in the same split."""

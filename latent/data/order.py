@@ -29,8 +29,3 @@ def sequence(order: Order, size: int, first: int, count: int) -> Int[np.ndarray,
         found.append(part)
         first += len(part)
     return np.concatenate(found)
-
-
-def indices(seed: int, step: int, size: int, batch_size: int) -> Int[np.ndarray, "B"]:
-    """Indices of the batch at `step` into a split of `size` examples; batches straddle epochs."""
-    return sequence(order(seed, size), size, step * batch_size, batch_size)

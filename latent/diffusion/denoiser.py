@@ -40,6 +40,11 @@ class Denoiser(NamedTuple):
     learns_variance: bool
     reads_text: bool = False
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a condition that it knows, by name."""
+        return ("label",) * self.conditional + ("text",) * self.reads_text
+
     def told(self, condition: Condition) -> Condition:
         """The part of a condition that it knows."""
         return Condition(condition.label if self.conditional else None, condition.text if self.reads_text else None)

@@ -41,8 +41,6 @@ def leading(path: Path, num_steps: int, offset: int = 0, skip_last: bool = False
     stride = size // (num_steps + skip_last)
     if stride * (num_steps - 1 + skip_last) + offset >= size:
         raise UserError(f"offset={offset} leads past the schedule's {size} steps at steps={num_steps}.")
-    if not stride or not (to_data or offset):
-        raise UserError(f"steps={num_steps}, offset={offset}: two points of the grid leading would be the same.")
     index = np.arange(num_steps + skip_last)[::-1][:num_steps] * stride + offset
     return _with_end((index + 1) / size, 0.0 if to_data else 1 / size)
 
@@ -129,7 +127,10 @@ def _spaced(back: Callable, start: Array | float, end: Array | float, num_steps:
 
 
 def _with_end(times: np.ndarray, end: Real) -> Grid:
-    return jnp.asarray(np.append(times, end))
+    grid = np.append(times, end)
+    if (np.diff(grid) >= 0).any():
+        raise UserError(f"steps={len(times)}: with these options two points of the grid would be the same.")
+    return jnp.asarray(grid)
 
 
 def _finite_levels(path: Path, t: Float[Array, "T"]) -> Float[Array, "T"]:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent.diffusion.schedules import Path, Real, expand
+from latent.diffusion.schedules import Path, expand
 from latent.errors import UserError, unknown_name
 
 Level = Float[Array, "*B"]
@@ -142,11 +142,6 @@ def from_x0(
 ) -> Denoised:
     """Both estimates from one of the data, which keeps x = alpha x0 + sigma eps after x0 was clipped or rescaled."""
     return denoised(PREDICTIONS["x0"], x0, x, alpha, sigma, variance)
-
-
-def clip(estimate: Denoised, x: Float[Array, "B ..."], alpha: Level, sigma: Level, low: Real, high: Real) -> Denoised:
-    """x0 limited to the data's range, eps recomputed to agree with it (sigma > 0)."""
-    return from_x0(jnp.clip(estimate.x0, low, high), x, alpha, sigma, estimate.variance)
 
 
 def input_scale(alpha: Level, sigma: Level) -> Level:

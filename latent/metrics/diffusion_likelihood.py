@@ -28,5 +28,8 @@ def result(kind: str, name: str, state: State, data: EvaluationData, options: An
         values = data.stream(bits, state, limit=options.limit)
     except TypeError as error:
         raise UserError(f"{kind}: options {settings} do not fit: {error}.") from error
-    protocol = data.protocol | settings | {"conditional": bool(data.model.classes)}
-    return passport.mean(name, values, "bits/dim", protocol)
+    # Not `classes`, which a classifier that guides samples has too. Numbers without text were recorded without its key:
+    # they stay comparable.
+    told = data.model.told
+    conditional = {"conditional": "label" in told} | ({"text": True} if "text" in told else {})
+    return passport.mean(name, values, "bits/dim", data.protocol | settings | conditional)

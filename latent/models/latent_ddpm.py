@@ -122,6 +122,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
         edits=edits.edits(generator),
         classes=classes,
         text=denoiser.reads_text,
+        told=denoiser.parts,
         sample_prior=space.sample_prior,
         codes=space.codes,
         loads=loads,

@@ -5,6 +5,7 @@ The study is rebuilt at every start from sweep.json and the members' own files, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from latent.errors import UserError
@@ -33,7 +34,8 @@ def require(axes: axis.Axes) -> None:
 
 
 def run(plan: Plan, options: Options) -> int:
-    """Runs `plan.axes.draws` trials in all, those of earlier calls included. Returns the launcher's exit code."""
+    """Runs `plan.axes.draws` trials in all, those of earlier calls in the same space included. Returns the launcher's
+    exit code."""
     search = Search(plan)
     source = local.Source(search.take, search.watch, search.ended)
     return local.run(search.plan, plan.axes.draws, search.done, source, options)
@@ -52,7 +54,7 @@ class Search:
         self._distributions = {key: _distribution(optuna, space) for key, space in self._spaces.items()}
         rows = (plans.read(plan.workdir) or {"members": []})["members"]
         self._notes = {row["name"]: {key: row[key] for key in ("draw", "outcome") if key in row} for row in rows}
-        known = [row for row in rows if row.get("draw", {}).keys() == self._distributions.keys()]
+        known = [row for row in rows if self._could_draw(row.get("draw", {}))]
         self.plan = plan._replace(members=tuple(plans.make_member(plan, row["draw"])[0] for row in known))
         self.done: list[Member] = []
         self._checker = Checker(self.plan)
@@ -127,7 +129,7 @@ class Search:
                 self._unfinished.append(member)
             return
         self.done.append(member)
-        if curve and all(_within(self._distributions[key], value) for key, value in note["draw"].items()):
+        if curve:
             self._study.add_trial(
                 self._create_trial(
                     params=note["draw"],
@@ -138,15 +140,22 @@ class Search:
                 )
             )
 
+    def _could_draw(self, draw: Mapping[str, Any]) -> bool:
+        """Whether a point is in the space: optuna refuses what an earlier call drew from a wider one, or another."""
+        if draw.keys() != self._spaces.keys():
+            return False
+        return all(_within(space, draw[key]) for key, space in self._spaces.items())
+
     def _curve(self, member: Member) -> tuple[tuple[int, float], ...]:
         return progress.read(self.plan.directory(member), self.plan.metric).curve
 
 
-def _within(distribution: Any, value: Any) -> bool:
-    """Whether a search may draw the value; one of a wider space, that an earlier call searched, it may not."""
-    if hasattr(distribution, "choices"):
-        return value in distribution.choices
-    return distribution.low <= value <= distribution.high
+def _within(space: axis.Space, value: Any) -> bool:
+    if space.kind == "choice":
+        return value in space.choices
+    # Choices are text, whatever they say; of a real space optuna also takes integers.
+    numbers = (int,) if space.kind in ("int", "logint") else (int, float)
+    return isinstance(value, numbers) and space.low <= value <= space.high
 
 
 def _distribution(optuna: Any, space: axis.Space) -> Any:

@@ -75,7 +75,8 @@ def resolve(runs: Sequence[Run], metric: str, split: str) -> str:
     other = sorted({row["protocol"]["split"] for run in runs for row in run.rows if row["name"].startswith(metric)})
     if other:
         raise UserError(
-            f"--metric={metric} was not measured on --split={split} but on {', '.join(other)}; --evaluate measures it."
+            f"--metric={metric} was not measured on --split={split} but on {', '.join(other)}; --evaluate measures it, "
+            "if it is defined for the runs and their configs have its options."
         )
     raise unknown_name("--metric", metric, names or ["none: experiments.evaluate measures them, and --evaluate here"])
 

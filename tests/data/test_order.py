@@ -7,7 +7,11 @@ import pytest
 
 from latent.data.arrays import Split
 from latent.data.feed import resident_feed
-from latent.data.order import indices
+from latent.data.order import order, sequence
+
+
+def indices(seed, step, size, batch_size):
+    return sequence(order(seed, size), size, step * batch_size, batch_size)
 
 
 def specification(seed, step, size, batch_size):
@@ -25,8 +29,7 @@ def test_order_is_its_specification(size, batch_size):
 
 
 def test_every_epoch_sees_every_example_once_and_in_another_order():
-    sequence = np.concatenate([indices(0, step, 10, 4) for step in range(10)])
-    epochs = sequence.reshape(4, 10)
+    epochs = np.concatenate([indices(0, step, 10, 4) for step in range(10)]).reshape(4, 10)
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.broadcast_to(np.arange(10), (4, 10)))
     assert len({tuple(epoch) for epoch in epochs}) == 4
 

@@ -64,12 +64,22 @@ def test_a_grid_may_end_before_the_data():
         assert times.shape == (6,)
         np.testing.assert_allclose(times[jnp.array([0, -1])], [1.0, path.min_time], rtol=1e-5)
     np.testing.assert_allclose(GRIDS["leading"](path, 5, offset=1, to_data=False)[-2:], [0.002, 0.001], rtol=1e-5)
+    times = GRIDS["leading"](path, 999, skip_last=True, to_data=False)
+    np.testing.assert_allclose(times, np.arange(1000, 0, -1) / 1000, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("steps", "options"), [(1000, {"skip_last": True}), (5, {"to_data": False})])
-def test_no_two_points_of_a_grid_are_the_same(steps, options):
+@pytest.mark.parametrize(
+    ("name", "steps", "options"),
+    [
+        ("leading", 1000, {"skip_last": True}),
+        ("leading", 5, {"to_data": False}),
+        ("leading", 5, {"offset": -1}),
+        ("linspace", 1000, {"skip_last": True}),
+    ],
+)
+def test_no_two_points_of_a_grid_are_the_same(name, steps, options):
     with pytest.raises(UserError, match="two points"):
-        GRIDS["leading"](PATHS["linear"], steps, **options)
+        GRIDS[name](PATHS["linear"], steps, **options)
 
 
 @pytest.mark.parametrize(

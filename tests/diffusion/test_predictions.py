@@ -104,10 +104,10 @@ def test_scores_and_posterior_means_equal_the_reference():
                 np.testing.assert_allclose(exact.log_density(mixture, x, alpha, sigma), forms[at + "logp"], atol=1e-9)
 
 
-def test_clipping_keeps_both_estimates_consistent():
+def test_the_noise_beside_a_clipped_x0_is_consistent_with_it():
     alpha, sigma = jnp.full(9, 0.6), jnp.full(9, 0.8)
     x = 0.6 * X0 + 0.8 * EPS
-    found = predictions.clip(predictions.Denoised(X0, EPS), x, alpha, sigma, -0.5, 0.5)
+    found = predictions.from_x0(jnp.clip(X0, -0.5, 0.5), x, alpha, sigma)
     assert np.abs(found.x0).max() <= 0.5
     np.testing.assert_allclose(0.6 * found.x0 + 0.8 * found.eps, x, atol=1e-6)
 

@@ -109,7 +109,7 @@ def denoiser_of(path, meaning, limit):
         found = exact.denoise(exact.MIXTURE, x, alpha, sigma)
         output = predictions.target(PREDICTIONS[meaning], found.x0, found.eps, alpha, sigma)
         found = predictions.denoised(PREDICTIONS[meaning], output, x, alpha, sigma)
-        return predictions.clip(found, x, alpha, sigma, -limit, limit) if limit else found
+        return predictions.from_x0(jnp.clip(found.x0, -limit, limit), x, alpha, sigma) if limit else found
 
     return denoise
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latent.metrics import frechet_prior
+from latent.config import Section
+from latent.extractors import inception
+from latent.metrics import frechet_distance, frechet_prior
 
 
 def features(generator, count, shift, width=3):
@@ -28,3 +30,12 @@ def test_the_interval_is_as_wide_as_repeated_draws_are_spread():
     spread = np.std([frechet_prior.log_ratio(*draw()) for _ in range(300)])
     *_, low, high = frechet_prior.interval(*draw())
     assert np.log(high / low) / (2 * 1.96) == pytest.approx(spread, rel=0.25)
+
+
+def test_the_distance_has_the_name_of_frechet_distance(monkeypatch):
+    monkeypatch.setattr(inception, "require", lambda key: None)  # its weights need not be here
+    monkeypatch.setattr(inception, "is_published", lambda: True)
+    for extractor, name in (("pixels", "fd_pixels"), (inception.NAME, "fid")):
+        options = Section({"extractor": extractor, "num_samples": 10})
+        found = frechet_prior.names(options)
+        assert found[:2] == (name, f"{name}_prior") and found[:1] == frechet_distance.names(options)

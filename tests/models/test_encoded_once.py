@@ -125,9 +125,12 @@ def test_training_is_that_on_the_examples_wherever_codes_lie_and_a_run_stops(fol
             assert line[term] == pytest.approx(other[term], rel=1e-5)
 
 
-def test_it_is_a_key_of_the_command_line(folder):
-    build.build(settings(folder), ["data.encode_once"])
-    build.build(settings(folder, **{"data.encode_once": False}), ["data.encode_once"])
+@pytest.mark.parametrize(("chosen", "shape"), [(True, (2, 2)), (False, (8, 8, 1))])
+def test_it_is_a_key_of_the_command_line(folder, chosen, shape):
+    """Neither choice is refused as one that nothing reads, and each decides what stays on the device."""
+    experiment = build.build(settings(folder, **{"data.encode_once": chosen}), ["data.encode_once"])
+    resident = experiment.feed(build.initial_state(experiment)).resident["x"]
+    assert resident.shape == (experiment.spec.size, *shape)
 
 
 @pytest.mark.slow

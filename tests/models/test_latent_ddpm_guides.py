@@ -55,6 +55,12 @@ def test_guides_are_copied_without_what_they_were_handed_and_never_move(guided):
     assert set(run.state.opt) == {"denoiser"}
 
 
+def test_a_classifier_that_guides_samples_tells_a_likelihood_nothing(folder):
+    guides = {"model.classifier": str(folder / "classifier"), "model.conditional": False}
+    model = build.build(diffusion(**{"model.first_stage": str(folder / "vae")} | guides)).recipe.model
+    assert model.classes == 10 and model.told == ()
+
+
 def test_guides_act_on_samples(guided):
     run = latent.load(guided / "guided")
     plain = run.sample(4, condition=3)

@@ -173,12 +173,14 @@ def test_a_likelihood_is_that_of_an_example_with_its_text(stirred):
 def test_what_a_model_was_not_trained_with_is_refused(stirred):
     textless = build_model(**{"model.text": False})
     assert not textless.text and stirred[0].text
+    assert textless.told == ("label",) and stirred[0].told == ("label", "text")
     with pytest.raises(UserError, match=r"model\.text=False: samples of a text"):
         textless.sample({}, {}, KEYS, Condition(text=TEXTS))
     unlabelled = build_model(**{"model.conditional": False})
     with pytest.raises(UserError, match=r"model\.conditional=False"):
         unlabelled.sample({}, {}, KEYS, LABEL)
     neither = build_model(**{"model.conditional": False, "model.text": False})
+    assert unlabelled.told == ("text",) and neither.told == ()
     with pytest.raises(UserError, match=r"--guidance=2\.0 .*model\.conditional=True or model\.text=True"):
         neither.sample({}, {}, KEYS, guidance=2.0)
     with pytest.raises(UserError, match=r"model\.text=True needs captions, which data\.name='digits' has not"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -82,8 +83,24 @@ def test_a_search_that_was_stopped_goes_on(tmp_path, capsys):
     whole = swept._replace(members=tuple(plan.make_member(swept, row["draw"])[0] for row in known))
     assert stubs.starts(whole) == {member.name: 1 + (member.name == "latent_dim=3") for member in whole.members}
     assert all(progress.finished(whole, member) for member in whole.members) and len(known) == 5
-    narrower = make(tmp_path, 6, space=["model.latent_dim=3,4,9"])
-    assert search.run(narrower, Options(jobs=1)) == 0 and len(plan.read(tmp_path)["members"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counted"),
+    [("4,5,6", "6,9", {6}), ("int:4..6", "int:6..9", {6}), ("4,5,6", "int:7..9", set()), ("int:4..6", "7,9", set())],
+)
+def test_of_an_earlier_search_what_lies_in_the_space_counts(tmp_path, before, after, counted):
+    """5 is finished and 4 was stopped in a wider space, or in one of text: optuna would refuse either."""
+    pytest.importorskip("optuna", reason='needs pip install -e ".[sweeps]"')
+    wide = search.Search(make(tmp_path, 3, space=[f"model.latent_dim={before}"]))
+    for member in (wide.take(), wide.take(), wide.take()):
+        if member.overrides["model.latent_dim"] != 4:
+            subprocess.run(wide.plan.command(member), check=True)
+    narrow = search.Search(make(tmp_path, 2, space=[f"model.latent_dim={after}"]))
+    assert {member.overrides["model.latent_dim"] for member in narrow.done} == counted
+    assert search.run(make(tmp_path, 2, space=[f"model.latent_dim={after}"]), Options(jobs=1)) == 0
+    listed = {row["overrides"]["model.latent_dim"] for row in plan.read(tmp_path)["members"]}
+    assert listed >= {4, 5, 6} and len(narrow.plan.members) == len(counted)
 
 
 def test_hopeless_trials_are_pruned_and_stay_so(tmp_path, monkeypatch, capsys):

@@ -190,6 +190,17 @@ def test_what_is_measured_may_be_what_a_config_has_options_for(tmp_path, monkeyp
     for word in ("iwae", "iwae_50", "elbo"):
         command._evaluate(measurements.find(tmp_path), [word], "test")
     assert asked == [(["iwae"], "test")] * 2 + [(["elbo"], "test")]  # elbo has no kl beside it yet
+    asked.clear()
+    for word in ("reconstruction_mse", "codebook_perp", "codebook", "ais", "elbow"):
+        command._evaluate(measurements.find(tmp_path), [word], "test")
+    assert asked == [(["reconstruction"], "test"), (["codebook"], "test")]  # ais lacks its options
+
+
+def test_a_result_that_several_metrics_give_is_measured_once():
+    produced = {"frechet_distance": ["fd_a"], "frechet_prior": ["fd_a", "fd_a_prior"], "iwae": ["iwae_50"]}
+    words = ("fd_a", "fd_a_prior", "fd", "frechet_prior", "iwae_50", "iwa", "kid")
+    given = ["frechet_distance", "frechet_prior", "frechet_distance", "frechet_prior", "iwae", "", ""]
+    assert [command._giving(word, produced) for word in words] == given
 
 
 BAD = {
