@@ -119,7 +119,6 @@ def fashion_mnist() -> ConfigDict:
     config.train.steps = 60_000
     base.judge_samples(config, "lenet_fashion_mnist", 5000)
     config.eval.every = 60_000
-    config.checkpoint.every = 10_000
     return config
 
 

@@ -157,12 +157,14 @@ class Run:
     def with_sampling(self, **options: Any) -> Run:
         """The same run whose samples, those of `evaluate` included, are drawn with these options of the family; those
         that are not what the run's config says already enter the passports."""
-        self._check_options(options)
-        known = inspect.signature(self.model.sample).parameters if options else {}
-        options = {name: value for name, value in options.items() if value != known[name].default}
         if not options:
             return self
-        return self._variant(self.model._replace(sample=functools.partial(self.model.sample, **options)), options)
+        self._check_options(options)
+        known = inspect.signature(self.model.sample).parameters
+        other = {name: value for name, value in options.items() if value != known[name].default}
+        if not other:
+            return self
+        return self._variant(self.model._replace(sample=functools.partial(self.model.sample, **other)), other)
 
     def with_density(self, name: str, split: str = "train") -> Run:
         """The same run whose prior is a density fitted to the codes of a split: "gaussian" or "mixture:K"
@@ -229,8 +231,6 @@ class Run:
         return jnp.asarray(np.broadcast_to(labels, num), jnp.int32)
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        if not options:
-            return
         self._need("sample")
         unknown = options.keys() - inspect.signature(self.model.sample).parameters.keys()
         if unknown:
