@@ -21,6 +21,9 @@ A transposed convolution with a stride is one product and additions, with stride
 as a convolution for each of its phases; the product is as large as the fine image times offsets by pixels of the
 stride.
 
+With stride 1 an ordinary convolution is one line or column larger than asked: the library that XLA would take otherwise
+computes most of them on one core (ON_ONE_CORE).
+
 The primitives work under jit, vmap, pmap, remat and automatic sharding, not on meshes with explicit axis types.
 """
 
@@ -56,6 +59,17 @@ kernel gradient is one product with patches (im2col). Milliseconds, 2 cores with
 have otherwise: 64x32x32x3, 3x3, 64 channels: 2.0 against 8.5; 128x28x28x1, 3x3, 32 channels: 0.6 against 5.1; without
 AVX-512 16x64x64x3, 4x4, stride 2: 3.6 against 4.1."""
 
+ON_ONE_CORE = 16, 128, 120_000
+"""XLA:CPU gives float32 convolutions to a library (YNNPACK, jaxlib 0.10.2) that computes them on one core unless they
+have at least so many channels of the coarse image (128) and so many weights (120,000); those whose result has more
+lines or columns than the image it does not take, and what XLA does instead uses all cores. With so few channels (16) of
+either image the library is the faster one nonetheless. Milliseconds, 3x3, with bias and silu, 2 cores with AVX-512,
+as asked and one line larger: 128x8x8x64 -> 64: 2.48 and 1.75; 128x8x8x192 -> 64: 7.23 and 4.81; 128x4x4x64 -> 128: 1.27
+and 0.88; 128x28x28x32 -> 32: 8.31 and 5.89; but 128x4x4x128 -> 128: 1.36 and 1.66; 128x8x8x64 -> 4: 0.30 and 0.62."""
+
+MOST_FOR_NOTHING = 0.25
+"""The largest share of a result that is computed to be cut off again."""
+
 UNROLLED_MEMBERS = 16
 """`vmap` over kernels: up to so many members are computed one by one, because XLA:CPU is slow in the grouped
 convolutions that it makes of them (4 members of the VAE of the table in conv.py with batch 32: 14 ms against 64,
@@ -76,6 +90,8 @@ def _strided(
     x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"], *, geometry: Geometry
 ) -> Float[Array, "B h w O"]:
     """The gradient to y: an ordinary convolution."""
+    if geometry.stride == (1, 1):
+        return _with_stride_1(x, kernel, geometry.padding)
     return lax.conv_general_dilated(x, kernel, geometry.stride, geometry.padding, dimension_numbers=DIMENSIONS)
 
 
@@ -89,8 +105,7 @@ def _transposed(
         padding = [
             (length - 1 - low, size + low - coarse) for _, (low, _), size, length, coarse in zip(*geometry, strict=True)
         ]
-        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-        return lax.conv_general_dilated(y, flipped, (1, 1), padding, dimension_numbers=DIMENSIONS)
+        return _with_stride_1(y, kernel[::-1, ::-1].swapaxes(2, 3), padding)
     added = wide(last_axis(y, kernel.transpose(3, 0, 1, 2).reshape(y.shape[3], -1)))
     added = added.reshape(*y.shape[:3], *geometry.kernel, channels)
     stripes = [
@@ -98,6 +113,27 @@ def _transposed(
     ]
     x = jnp.stack(stripes, 2).astype(y.dtype)
     return x.reshape(y.shape[0], rows * x.shape[1], columns * x.shape[3], channels)[:, :height, :width]
+
+
+def _with_stride_1(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"], padding: Sequence[tuple[int, int]]
+) -> Float[Array, "B h w O"]:
+    """An ordinary convolution, on all cores: where that needs it, a line or column is computed to be cut off again."""
+    image, window = x.shape[1:3], kernel.shape[:2]
+    sizes = [size + sum(pads) - length + 1 for size, pads, length in zip(image, padding, window, strict=True)]
+    missing = [max(0, size - result + 1) for size, result in zip(image, sizes, strict=True)]
+    axis = min((0, 1), key=lambda number: missing[number] / sizes[number])
+    padding = list(padding)
+    if _on_one_core(x, kernel) and missing[axis] <= MOST_FOR_NOTHING * sizes[axis]:
+        padding[axis] = padding[axis][0], padding[axis][1] + missing[axis]
+    y = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS)
+    return y[:, : sizes[0], : sizes[1]]
+
+
+def _on_one_core(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"]) -> bool:
+    few, many, weights = ON_ONE_CORE
+    *_, channels, features = kernel.shape
+    return x.dtype == jnp.float32 and min(channels, features) >= few and (features < many or kernel.size < weights)
 
 
 def _phase(
