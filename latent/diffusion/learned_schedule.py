@@ -1,7 +1,7 @@
 """The learned path of variational diffusion models: log-SNR is minus a monotone network of t. And what trains it.
 
 Kingma et al. 2021 (arXiv 2107.00630), sections 3.2 and 5, appendices H and I. The continuous-time bound is half
-the integral of the error in eps over log-SNR (eqs. 17-18): for a denoiser that is told the level, not t, it depends on
+the integral of the error in eps over log-SNR (section 5.1): for a denoiser that is told the level, not t, it depends on
 the path through its two ends alone. So:
 
 - The ends are options and nothing trains them. The paper trains them by the bound, through its terms of the prior and

@@ -135,8 +135,8 @@ def continuous_vlb(
 ) -> sampling.Sampler:
     """The bound of infinitely many steps: half the integral of |eps - its estimate|^2 over log-SNR, and two ends.
 
-    Kingma et al. 2021, eq. 17: it depends on the path through its ends alone. The integral is the midpoint rule with
-    `num_terms` levels (its error falls with their square), one call for each; `start` and `end` (min_time) are times.
+    Kingma et al. 2021, section 5.1: it depends on the path through its ends alone. The integral is the midpoint rule
+    with `num_terms` levels (its error falls with their square), a call each; `start` and `end` (min_time) are times.
     With the exact denoiser its mean is log p(x), up to the start's distance from its prior and what lies below `end`.
     """
     last = path.min_time if end is None else end

@@ -10,12 +10,12 @@ other two, so three primitives, each lowered to its fastest form, are closed und
 and in both modes, which `jax.custom_vjp` (reverse only) would not give.
 
 What is slow in lax is the kernel gradient that autodiff derives for a dilated image: a convolution both dilated and
-reversed, which misses XLA's fast kernels. Here it is matrix products: with stride 1 one, of one image shifted by the
-kernel's columns and the other by its rows; with a stride one for each kernel offset; or one with patches of an image of
-few channels. As a convolution it took 0.9 to 7 times as long over 12 sizes of at most 25 kernel offsets as with a
-product for each offset (no AVX-512), and that took 1.06 to 2.1 times as long over 16 sizes of 3x3 and 5x5 with stride 1
-and 6 to 512 channels as one product does (128x8x8x64, 3x3, 64 channels: 5.6 against 3.2 ms, AVX-512). A 7x7 kernel took
-41 ms as a convolution and takes 27 (64x16x16x64), an 8x8 one took 2.5 and takes as long (32x8x8x32).
+reversed, which misses XLA's fast kernels. Here it is matrix products: with stride 1 one for each of the kernel's
+columns, of an image shifted by it and the other one shifted by all rows; with a stride one for each kernel offset; or
+one with patches of an image of few channels. As a convolution it took 0.9 to 7 times as long over 12 sizes of at most
+25 kernel offsets as with a product for each offset (no AVX-512); over 18 sizes of 3x3 to 8x8 with stride 1 and 1 to 512
+channels that took 0.8 to 7.9 times as long, and a convolution 0.9 to 2.5 times, as a product for each column does
+(128x8x8x64, 3x3, 64 channels: 5.2, 4.4 and 2.0 ms; AVX-512).
 
 A transposed convolution with a stride is one product and additions, with stride 2 0.5 to 1.1 times as long over 7 sizes
 as a convolution for each of its phases; the product is as large as the fine image times offsets by pixels of the
@@ -167,7 +167,7 @@ def _correlation(
     offsets, channels, coarse_channels = math.prod(geometry.kernel), x.shape[3], y.shape[3]
     patches = channels <= PATCHES[0] and offsets <= PATCHES[1] and coarse_channels >= PATCHES[2]
     if geometry.stride == (1, 1) and not patches:
-        return _correlation_in_one_product(x, y, geometry)
+        return _correlation_by_columns(x, y, geometry)
     views = _views(x, geometry)
     if patches:
         views, channels = [jnp.concatenate(views, axis=-1)], channels * offsets
@@ -177,17 +177,17 @@ def _correlation(
     return jnp.stack(products).reshape(*geometry.kernel, x.shape[3], coarse_channels)
 
 
-def _correlation_in_one_product(
+def _correlation_by_columns(
     x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], geometry: Geometry
 ) -> Float[Array, "kh kw I O"]:
-    """With stride 1 the kernel's columns shift x and its rows shift y: one product gives all offsets, from kw copies
-    of x and kh of y, where a product for each offset needs kh * kw of x."""
+    """With stride 1 the kernel's columns shift x and its rows shift y: a product for each column gives the offsets of
+    all rows, from kw copies of x and kh of y, where a product for each offset needs kh * kw of x."""
     (rows, columns), (top, left) = geometry.kernel, (low for low, _ in geometry.padding)
-    by_column = [_shifted(x, 2, column - left, geometry.coarse[1]) for column in range(columns)]
     by_row = [_shifted(y, 1, top - row, geometry.image[0]) for row in range(rows)]
-    first, second = (jnp.concatenate(copies, axis=-1) for copies in (by_column, by_row))
-    product = first.reshape(-1, first.shape[3]).T @ second.reshape(-1, second.shape[3])
-    return product.reshape(columns, x.shape[3], rows, y.shape[3]).transpose(2, 0, 1, 3)
+    flat = jnp.concatenate(by_row, axis=-1).reshape(-1, rows * y.shape[3])
+    by_column = [_shifted(x, 2, column - left, geometry.coarse[1]) for column in range(columns)]
+    products = [shifted.reshape(-1, x.shape[3]).T @ flat for shifted in by_column]
+    return jnp.stack(products).reshape(columns, x.shape[3], rows, y.shape[3]).transpose(2, 0, 1, 3)
 
 
 def _shifted(x: Float[Array, "B h w C"], axis: int, by: int, size: int) -> Float[Array, "B H W C"]:
