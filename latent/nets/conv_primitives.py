@@ -22,7 +22,7 @@ as a convolution for each of its phases; the product is as large as the fine ima
 stride.
 
 With stride 1 an ordinary convolution is one line or column larger than asked: the library that XLA would take otherwise
-computes most of them on one core (ON_ONE_CORE).
+computes most of them on one core (ON_ONE_CORE). Not where devices share the cores out among them.
 
 The primitives work under jit, vmap, pmap, remat and automatic sharding, not on meshes with explicit axis types.
 """
@@ -30,6 +30,7 @@ The primitives work under jit, vmap, pmap, remat and automatic sharding, not on 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -131,9 +132,17 @@ def _with_stride_1(
 
 
 def _on_one_core(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"]) -> bool:
+    """Whether cores would wait while the library computes this convolution, which is of the kind it is slower in."""
     few, many, weights = ON_ONE_CORE
     *_, channels, features = kernel.shape
-    return x.dtype == jnp.float32 and min(channels, features) >= few and (features < many or kernel.size < weights)
+    slower = x.dtype == jnp.float32 and min(channels, features) >= few and (features < many or kernel.size < weights)
+    return slower and cores_of_a_device() > 1
+
+
+def cores_of_a_device() -> int:
+    """How many of this process's cores each of its devices has, where they are virtual ones of a CPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores // jax.local_device_count()
 
 
 def _phase(

@@ -1,5 +1,7 @@
 """What XLA:CPU makes of the forms in conv_primitives.py; their values are compared with lax's in test_conv.py."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,6 +11,11 @@ from latent.nets.conv import conv
 
 LIBRARY = "ynn"
 """What XLA calls the operations that it gives to the library that computes most convolutions on one core."""
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(conv_primitives, "cores_of_a_device", lambda: 2)
 
 
 def compiled(channels, features, side=8, kernel=3, padding="SAME"):
@@ -34,3 +41,15 @@ def test_no_more_is_computed_for_nothing_than_a_quarter():
     assert conv_primitives.MOST_FOR_NOTHING == 0.25
     assert LIBRARY not in compiled(16, 32, side=14, padding="VALID")
     assert LIBRARY in compiled(16, 32, side=13, padding="VALID")
+
+
+def test_where_every_device_has_one_core_the_library_gets_them_all(monkeypatch):
+    monkeypatch.setattr(conv_primitives, "cores_of_a_device", lambda: 1)
+    assert LIBRARY in compiled(64, 64)
+
+
+def test_devices_share_the_cores_of_the_process(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16), raising=False)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+    assert conv_primitives.cores_of_a_device() == 4
