@@ -61,10 +61,10 @@ have otherwise: 64x32x32x3, 3x3, 64 channels: 2.0 against 8.5; 128x28x28x1, 3x3,
 AVX-512 16x64x64x3, 4x4, stride 2: 3.6 against 4.1."""
 
 ON_ONE_CORE = 16, 128, 120_000
-"""XLA:CPU gives float32 convolutions to a library (YNNPACK, jaxlib 0.10.2) that computes them on one core unless they
-have at least so many channels of the coarse image (128) and so many weights (120,000); those whose result has more
-lines or columns than the image it does not take, and what XLA does instead uses all cores. With so few channels (16) of
-either image the library is the faster one nonetheless. Milliseconds, 3x3, with bias and silu, 2 cores with AVX-512,
+"""XLA:CPU gives float32 convolutions to a library (YNNPACK, jaxlib 0.10.2) that computes them on one core unless the
+result has at least so many channels (128) and the kernel so many weights (120,000). Those whose result has more lines
+or columns than the image it does not take, and what XLA does instead uses all cores. With so few channels (16) on
+either side the library is the faster one nonetheless. Milliseconds, 3x3, with bias and silu, 2 cores with AVX-512,
 as asked and one line larger: 128x8x8x64 -> 64: 2.48 and 1.75; 128x8x8x192 -> 64: 7.23 and 4.81; 128x4x4x64 -> 128: 1.27
 and 0.88; 128x28x28x32 -> 32: 8.31 and 5.89; but 128x4x4x128 -> 128: 1.36 and 1.66; 128x8x8x64 -> 4: 0.30 and 0.62."""
 
