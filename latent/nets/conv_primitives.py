@@ -10,19 +10,16 @@ other two, so three primitives, each lowered to its fastest form, are closed und
 and in both modes, which `jax.custom_vjp` (reverse only) would not give.
 
 What is slow in lax is the kernel gradient that autodiff derives for a dilated image: a convolution both dilated and
-reversed, which misses XLA's fast kernels. Here it is matrix products: with stride 1 one for each of the kernel's
-columns, of an image shifted by it and the other one shifted by all rows; with a stride one for each kernel offset; or
-one with patches of an image of few channels. As a convolution it took 0.9 to 7 times as long over 12 sizes of at most
-25 kernel offsets as with a product for each offset (no AVX-512); over 18 sizes of 3x3 to 8x8 with stride 1 and 1 to 512
-channels that took 0.8 to 7.9 times as long, and a convolution 0.9 to 2.5 times, as a product for each column does
-(128x8x8x64, 3x3, 64 channels: 5.2, 4.4 and 2.0 ms; AVX-512).
+reversed, which misses XLA's fast kernels. Here it is matrix products: with stride 1 one, of one image shifted by the
+kernel's columns and the other by its rows; with a stride one for each kernel offset; or one with patches of an image of
+few channels. As a convolution it took 0.9 to 7 times as long over 12 sizes of at most 25 kernel offsets as with a
+product for each offset (no AVX-512), and that took 1.06 to 2.1 times as long over 16 sizes of 3x3 and 5x5 with stride 1
+and 6 to 512 channels as one product does (128x8x8x64, 3x3, 64 channels: 5.6 against 3.2 ms, AVX-512). A 7x7 kernel took
+41 ms as a convolution and takes 27 (64x16x16x64), an 8x8 one took 2.5 and takes as long (32x8x8x32).
 
 A transposed convolution with a stride is one product and additions, with stride 2 0.5 to 1.1 times as long over 7 sizes
 as a convolution for each of its phases; the product is as large as the fine image times offsets by pixels of the
 stride.
-
-With stride 1 an ordinary convolution is one line or column larger than asked: the library that XLA would take otherwise
-computes most of them on one core (ON_ONE_CORE). Not where devices share the cores out among them.
 
 The primitives work under jit, vmap, pmap, remat and automatic sharding, not on meshes with explicit axis types.
 """
@@ -30,7 +27,6 @@ The primitives work under jit, vmap, pmap, remat and automatic sharding, not on 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -60,17 +56,6 @@ kernel gradient is one product with patches (im2col). Milliseconds, 2 cores with
 have otherwise: 64x32x32x3, 3x3, 64 channels: 2.0 against 8.5; 128x28x28x1, 3x3, 32 channels: 0.6 against 5.1; without
 AVX-512 16x64x64x3, 4x4, stride 2: 3.6 against 4.1."""
 
-ON_ONE_CORE = 16, 128, 120_000
-"""XLA:CPU gives float32 convolutions to a library (YNNPACK, jaxlib 0.10.2) that computes them on one core unless the
-result has at least so many channels (128) and the kernel so many weights (120,000). Those whose result has more lines
-or columns than the image it does not take, and what XLA does instead uses all cores. With so few channels (16) on
-either side the library is the faster one nonetheless. Milliseconds, 3x3, with bias and silu, 2 cores with AVX-512,
-as asked and one line larger: 128x8x8x64 -> 64: 2.48 and 1.75; 128x8x8x192 -> 64: 7.23 and 4.81; 128x4x4x64 -> 128: 1.27
-and 0.88; 128x28x28x32 -> 32: 8.31 and 5.89; but 128x4x4x128 -> 128: 1.36 and 1.66; 128x8x8x64 -> 4: 0.30 and 0.62."""
-
-MOST_FOR_NOTHING = 0.25
-"""The largest share of a result that is computed to be cut off again."""
-
 UNROLLED_MEMBERS = 16
 """`vmap` over kernels: up to so many members are computed one by one, because XLA:CPU is slow in the grouped
 convolutions that it makes of them (4 members of the VAE of the table in conv.py with batch 32: 14 ms against 64,
@@ -91,8 +76,6 @@ def _strided(
     x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"], *, geometry: Geometry
 ) -> Float[Array, "B h w O"]:
     """The gradient to y: an ordinary convolution."""
-    if geometry.stride == (1, 1):
-        return _with_stride_1(x, kernel, geometry.padding)
     return lax.conv_general_dilated(x, kernel, geometry.stride, geometry.padding, dimension_numbers=DIMENSIONS)
 
 
@@ -106,7 +89,8 @@ def _transposed(
         padding = [
             (length - 1 - low, size + low - coarse) for _, (low, _), size, length, coarse in zip(*geometry, strict=True)
         ]
-        return _with_stride_1(y, kernel[::-1, ::-1].swapaxes(2, 3), padding)
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        return lax.conv_general_dilated(y, flipped, (1, 1), padding, dimension_numbers=DIMENSIONS)
     added = wide(last_axis(y, kernel.transpose(3, 0, 1, 2).reshape(y.shape[3], -1)))
     added = added.reshape(*y.shape[:3], *geometry.kernel, channels)
     stripes = [
@@ -114,35 +98,6 @@ def _transposed(
     ]
     x = jnp.stack(stripes, 2).astype(y.dtype)
     return x.reshape(y.shape[0], rows * x.shape[1], columns * x.shape[3], channels)[:, :height, :width]
-
-
-def _with_stride_1(
-    x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"], padding: Sequence[tuple[int, int]]
-) -> Float[Array, "B h w O"]:
-    """An ordinary convolution, on all cores: where that needs it, a line or column is computed to be cut off again."""
-    image, window = x.shape[1:3], kernel.shape[:2]
-    sizes = [size + sum(pads) - length + 1 for size, pads, length in zip(image, padding, window, strict=True)]
-    missing = [max(0, size - result + 1) for size, result in zip(image, sizes, strict=True)]
-    axis = min((0, 1), key=lambda number: missing[number] / sizes[number])
-    padding = list(padding)
-    if _on_one_core(x, kernel) and missing[axis] <= MOST_FOR_NOTHING * sizes[axis]:
-        padding[axis] = padding[axis][0], padding[axis][1] + missing[axis]
-    y = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS)
-    return y[:, : sizes[0], : sizes[1]]
-
-
-def _on_one_core(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"]) -> bool:
-    """Whether cores would wait while the library computes this convolution, which is of the kind it is slower in."""
-    few, many, weights = ON_ONE_CORE
-    *_, channels, features = kernel.shape
-    slower = x.dtype == jnp.float32 and min(channels, features) >= few and (features < many or kernel.size < weights)
-    return slower and cores_of_a_device() > 1
-
-
-def cores_of_a_device() -> int:
-    """How many of this process's cores each of its devices has, where they are virtual ones of a CPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores // jax.local_device_count()
 
 
 def _phase(
@@ -176,7 +131,7 @@ def _correlation(
     offsets, channels, coarse_channels = math.prod(geometry.kernel), x.shape[3], y.shape[3]
     patches = channels <= PATCHES[0] and offsets <= PATCHES[1] and coarse_channels >= PATCHES[2]
     if geometry.stride == (1, 1) and not patches:
-        return _correlation_by_columns(x, y, geometry)
+        return _correlation_in_one_product(x, y, geometry)
     views = _views(x, geometry)
     if patches:
         views, channels = [jnp.concatenate(views, axis=-1)], channels * offsets
@@ -186,17 +141,17 @@ def _correlation(
     return jnp.stack(products).reshape(*geometry.kernel, x.shape[3], coarse_channels)
 
 
-def _correlation_by_columns(
+def _correlation_in_one_product(
     x: Float[Array, "B H W I"], y: Float[Array, "B h w O"], geometry: Geometry
 ) -> Float[Array, "kh kw I O"]:
-    """With stride 1 the kernel's columns shift x and its rows shift y: a product for each column gives the offsets of
-    all rows, from kw copies of x and kh of y, where a product for each offset needs kh * kw of x."""
+    """With stride 1 the kernel's columns shift x and its rows shift y: one product gives all offsets, from kw copies
+    of x and kh of y, where a product for each offset needs kh * kw of x."""
     (rows, columns), (top, left) = geometry.kernel, (low for low, _ in geometry.padding)
-    by_row = [_shifted(y, 1, top - row, geometry.image[0]) for row in range(rows)]
-    flat = jnp.concatenate(by_row, axis=-1).reshape(-1, rows * y.shape[3])
     by_column = [_shifted(x, 2, column - left, geometry.coarse[1]) for column in range(columns)]
-    products = [shifted.reshape(-1, x.shape[3]).T @ flat for shifted in by_column]
-    return jnp.stack(products).reshape(columns, x.shape[3], rows, y.shape[3]).transpose(2, 0, 1, 3)
+    by_row = [_shifted(y, 1, top - row, geometry.image[0]) for row in range(rows)]
+    first, second = (jnp.concatenate(copies, axis=-1) for copies in (by_column, by_row))
+    product = first.reshape(-1, first.shape[3]).T @ second.reshape(-1, second.shape[3])
+    return product.reshape(columns, x.shape[3], rows, y.shape[3]).transpose(2, 0, 1, 3)
 
 
 def _shifted(x: Float[Array, "B h w C"], axis: int, by: int, size: int) -> Float[Array, "B H W C"]:

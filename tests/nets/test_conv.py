@@ -16,7 +16,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 OURS = {"strided_convolution", "transposed_convolution", "kernel_correlation"}
 
 # kernel, stride, padding, image, channels in, channels out. Six channels: more than FEW_CHANNELS, which stride 1 minds;
-# sixteen: as many as PATCHES and ON_ONE_CORE ask for.
+# sixteen: as many as PATCHES asks for.
 CASES = [
     ((3, 3), (1, 1), "SAME", (5, 6), 2, 6),
     ((3, 3), (1, 1), "VALID", (5, 6), 6, 1),
@@ -43,15 +43,7 @@ CASES = [
     ((1, 1), (2, 2), ((1, 0), (0, 2)), (5, 4), 6, 2),
     ((6, 5), (2, 1), ((0, 3), (2, 0)), (6, 7), 3, 6),
     ((4, 3), (1, 1), ((5, -1), (0, 3)), (6, 7), 5, 6),
-    ((3, 3), (1, 1), "SAME", (8, 6), 16, 17),
-    ((3, 3), (1, 1), "VALID", (9, 15), 17, 16),
 ]
-
-
-@pytest.fixture(autouse=True)
-def two_cores(monkeypatch):
-    """The forms for a device with several cores; the tests' devices share this machine's."""
-    monkeypatch.setattr("latent.nets.conv_primitives.cores_of_a_device", lambda: 2)
 
 
 def lax_conv(x, kernel, stride, padding):
