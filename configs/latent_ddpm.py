@@ -104,10 +104,11 @@ def mnist() -> ConfigDict:
 
 
 def fashion_mnist() -> ConfigDict:
-    """Fashion-MNIST in the 64 latents of a convolutional VAE of grey values, otherwise as `mnist` but for smaller
-    batches, and more of them.
+    """Fashion-MNIST in the 64 latents of a convolutional VAE of grey values, encoded once, otherwise as `mnist` but for
+    smaller batches, and more of them.
 
-    Paper: none. Cost: 11 minutes on 2 CPU cores.
+    At guidance 2 our LeNet reads 97.8 +- 0.1% of 20,000 samples as what they were asked to be; most others are shirts.
+    Paper: none. Cost: 6 minutes on 2 CPU cores.
     Expected: class_coverage_min_share 0.087 +- 0.010, class_coverage_confidence 0.909 +- 0.008,
     label_agreement 0.877 +- 0.015, fd_lenet_fashion_mnist 2.8 +- 1.0.
     python -m experiments.train --config=configs/vae.py:fashion_latent64 --workdir=runs/fashion64
@@ -115,6 +116,7 @@ def fashion_mnist() -> ConfigDict:
     """  # noqa: E501
     config = mnist()
     config.data.name = "fashion_mnist"
+    config.data.encode_once = True  # to the same numbers in little more than half the time
     config.train.batch_size = 128
     config.train.steps = 60_000
     base.judge_samples(config, "lenet_fashion_mnist", 5000)
