@@ -21,7 +21,7 @@ def paper(budget: str) -> Paper:
             Training(
                 f"diffusion_{name}",
                 f"configs/latent_ddpm.py:{name}",
-                {"train.steps": steps["diffusion"], "train.batch_size": 256},
+                {"train.steps": steps["diffusion"], "train.batch_size": 256, "data.encode_once": False},
                 first_stage=f"vae_{name}",
             ),
             Training(f"gan_{name}", f"configs/gan.py:{name}", {"train.steps": steps["gan"]}),
