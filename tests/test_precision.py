@@ -24,6 +24,10 @@ CONFIGS = {
     "unet": ("configs/diffusion_gpu.py:tiny", {}),
     "dit": ("configs/diffusion_gpu.py:tiny_edm", {"model.net.depth": 2, "model.net.qk_norm": True}),
     "rematerialised dit": ("configs/diffusion_gpu.py:tiny_edm", {"model.net.depth": 2, "model.net.remat": True}),
+    "uvit": (
+        "configs/latent_ddpm.py:tiny",
+        {"model.net.name": "uvit", "model.net.depth": 3, "model.net.qk_norm": True},
+    ),
     "residual mlp": (
         "configs/latent_ddpm.py:tiny",
         {"data.name": "mixture_2d", "model.conditional": False, "model.net.name": "residual_mlp", "eval.metrics": ()},
@@ -78,7 +82,7 @@ def only_reshapes(equation):
     return equation.primitive.name == "reduce_sum" and all(equation.invars[0].aval.shape[axis] == 1 for axis in axes)
 
 
-@pytest.mark.parametrize("name", thinned(CONFIGS, {"conv vae", "dit", "classifier", "gan"}))
+@pytest.mark.parametrize("name", thinned(CONFIGS, {"conv vae", "dit", "uvit", "classifier", "gan"}))
 def test_products_are_of_bfloat16_and_all_else_is_float32(name):
     _, jaxpr, (state, metrics) = step_of(name, "bf16")
     found = [(e.primitive.name, floating(e.invars)) for e in equations(jaxpr) if not only_reshapes(e)]

@@ -30,10 +30,16 @@ from latent.nets.attention import SelfAttention, check_heads
 from latent.nets.conv import Conv
 from latent.nets.dit import EXPANSION, FREQUENCIES, NORMAL, ZEROS, patchify, unpatchify
 from latent.nets.embeddings import Conditioning, with_previous
+from latent.nets.layers import wide
 from latent.nets.mlp import count, dense
 from latent.types import UNTOLD, Condition
 
 Tokens = Float[Array, "B T C"]
+
+
+def _normal(x: Tokens, name: str) -> Tokens:
+    """Layer norm. To be called inside a module: it adds the layer `name` to it."""
+    return nn.LayerNorm(epsilon=1e-5, name=name)(wide(x)).astype(x.dtype)
 
 
 class Block(nn.Module):
@@ -50,10 +56,9 @@ class Block(nn.Module):
         width = x.shape[-1]
         if skip is not None:
             x = dense(width, name="skip")(jnp.concatenate([x, skip], axis=-1))
-        norm = partial(nn.LayerNorm, epsilon=1e-5)
-        x = x + SelfAttention(self.heads, self.qk_norm, name="attention")(norm(name="norm_1")(x))
-        y = nn.gelu(dense(EXPANSION * width, name="expand")(norm(name="norm_2")(x)), approximate=False)
-        return x + dense(width, name="contract")(y)
+        x = x + SelfAttention(self.heads, self.qk_norm, name="attention")(_normal(x, "norm_1"))
+        y = dense(EXPANSION * width, name="expand")(_normal(x, "norm_2"))
+        return x + dense(width, name="contract")(nn.gelu(wide(y), approximate=False).astype(y.dtype))
 
 
 class UViT(nn.Module):
@@ -85,11 +90,11 @@ class UViT(nn.Module):
         told = Conditioning(*sizes, NORMAL, joined=False)(t, condition)
         pieces = dense(self.width, name="input")(patchify(with_previous(x, previous, self.self_conditioning), patch))
         tokens = jnp.concatenate([told, pieces], axis=1)
-        tokens = tokens + self.param("positions", NORMAL, tokens.shape[1:])
+        tokens = (wide(tokens) + self.param("positions", NORMAL, tokens.shape[1:])).astype(pieces.dtype)
         tokens, kept = self._way("in", self.depth // 2)(tokens, None)
         tokens = Block(self.heads, self.qk_norm, name="middle")(tokens)
         tokens, _ = self._way("out", self.depth // 2)(tokens, kept[::-1])
-        tokens = nn.LayerNorm(epsilon=1e-5, name="norm")(tokens[:, told.shape[1] :])
+        tokens = _normal(tokens[:, told.shape[1] :], "norm")
         features = self.outputs * x.shape[-1]
         y = unpatchify(dense(features * self.patch**2, name="pieces")(tokens), patch, x.shape[1:3])
         return Conv(features, (3, 3), kernel_init=ZEROS, name="output")(y)
