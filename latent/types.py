@@ -54,7 +54,8 @@ class Context(NamedTuple):
     `mean` and `gather` speak of the global batch: `mean` averages a local mean over all devices and `gather`
     concatenates [B, ...] to the whole batch in order (pmean/all_gather under pmap, identity where the batch is
     already global). Every term that couples examples must use them: batch statistics, MMD, total correlation,
-    free bits, codebook counts.
+    free bits, codebook counts. `batch_size` counts the examples of a training step over all devices and microbatches;
+    None where there is no step, in evaluation, and what an example gets may then not depend on others.
     """
 
     keys: StreamFn
@@ -63,6 +64,7 @@ class Context(NamedTuple):
     train: bool
     mean: Callable[[PyTree], PyTree]
     gather: Callable[[PyTree], PyTree]
+    batch_size: int | None = None
 
 
 class Loss(NamedTuple):

@@ -75,6 +75,16 @@ def test_every_metric_of_the_config_is_defined(run):
     assert results and all(result.value is not None and np.isfinite(result.value) for result in results)
 
 
+def test_the_terms_of_an_example_do_not_depend_on_those_beside_it(run):
+    whole, _ = run
+    settings = {**whole.config, "eval": {**whole.config["eval"], "batch_size": 24}}
+    fewer = whole.experiment._replace(config=settings).evaluation_data("test", whole.config["seed"], whole.average)
+    expected = whole.data("test").terms(whole.state)
+    assert fewer.terms(whole.state).keys() == expected.keys()
+    for name, values in fewer.terms(whole.state).items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 def test_what_a_family_offers_has_the_right_shapes(run):
     whole, _ = run
     x, shape = whole.examples("test", limit=5)["x"], whole.spec.shape

@@ -132,6 +132,20 @@ def test_microbatches_give_the_gradient_of_the_whole_batch():
     assert_close(whole.params, both.params, 1e-6)
 
 
+@pytest.mark.parametrize(("microbatches", "devices"), [(1, 1), (4, 1), (2, 4)])
+def test_a_loss_is_told_how_many_examples_the_whole_step_has(microbatches, devices):
+    (player,) = FROZEN.players
+
+    def loss(params, extra, batch, context):
+        found = player.loss(params, extra, batch, context)
+        size = jnp.full(len(batch["x"]), context.batch_size, jnp.float32)
+        return found._replace(terms={**found.terms, "batch_size": size})
+
+    model = FROZEN._replace(players=(player._replace(loss=loss),))
+    _, history = harness.train(model, 1, batch_size=16, microbatches=microbatches, devices=devices)
+    assert history[0]["denoiser"]["batch_size"] == 16
+
+
 def test_average_follows_its_recursion():
     model = FROZEN
     expected, _ = harness.train(model, 0)

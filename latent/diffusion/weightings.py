@@ -23,7 +23,7 @@ Weighting = Callable[..., Weights]
 
 
 def rate(path: Path, t: Time) -> Time:
-    """-d log_snr / dt > 0: how fast information is lost."""
+    """-d log_snr / dt > 0: how fast information is lost. Not for the points of a table, where the slope jumps."""
     # At t = 1 of a path that ends in pure noise the derivative is infinite; nothing else comes closer than this.
     inside = jnp.clip(t, 1e-6, 1.0 - 1e-6)
     return -jax.jvp(path.log_snr, (inside,), (jnp.ones_like(inside),))[1]
@@ -41,8 +41,17 @@ def uniform(path: Path, prediction: Prediction, t: Time) -> Weights:
 
 
 def elbo(path: Path, prediction: Prediction, t: Time) -> Weights:
-    """-SNR'(t) / 2: for t uniform in [0, 1] the loss is the continuous bound, nats (Kingma et al. 2021, eq. 14)."""
-    return 0.5 * rate(path, t) * _snr_share(path, prediction, t)
+    """The bound on log p(x), nats, for t uniform in [0, 1]: -SNR'(t) / 2 (Kingma et al. 2021, eq. 14).
+
+    Of a table's T points, each as likely, it is their own bound: T (SNR(t - 1/T) - SNR(t)) / 2 (eq. 13). The first
+    point, before which SNR is infinite, weighs T SNR / 2, as with the reverse variance beta of Ho et al. 2020, eq. 12.
+    """
+    if path.num_timesteps is None:
+        return 0.5 * rate(path, t) * _snr_share(path, prediction, t)
+    size, first = path.num_timesteps, t < 1.5 * path.min_time
+    snr = jnp.exp(path.log_snr(t))
+    lost = jnp.where(first, snr, jnp.exp(path.log_snr(jnp.where(first, t, t - 1.0 / size))) - snr)
+    return 0.5 * size * lost / prediction.error_scale(path.alpha(t), path.sigma(t)) ** 2
 
 
 def min_snr(path: Path, prediction: Prediction, t: Time, gamma: Real = 5.0) -> Weights:

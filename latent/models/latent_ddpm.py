@@ -89,8 +89,8 @@ def build(section: config.Section, spec: DataSpec) -> Model:
             z = space.from_codes(batch["codes"], keys("posterior"))
         else:
             z = jax.lax.stop_gradient(space.encode(params, extra, batch["x"], keys("posterior")))
-        path, size = schedule.of(params), len(context.gather(batch["position"]))
-        t = law.draw(path, keys("time"), batch["position"], size)
+        path = schedule.of(params)
+        t = law.draw(path, keys("time"), batch["position"], context.batch_size)
         eps = jax.vmap(lambda key: jax.random.normal(key, space.shape))(keys("noise"))
         coin = jax.vmap(jax.random.bernoulli)(keys("self_conditioning")) if denoiser.self_conditioning else None
         weighted, found = schedule.errors(judged, path, params[DENOISER], t, (z, eps, told, coin))

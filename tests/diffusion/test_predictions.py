@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent.diffusion import predictions, weightings
+from latent.diffusion import likelihood, predictions, weightings
 from latent.diffusion.predictions import PREDICTIONS
 from latent.diffusion.times import TIMES
 from latent.diffusion.weightings import WEIGHTINGS
@@ -134,6 +134,21 @@ def test_weights_are_finite_up_to_pure_noise(name):
             if prediction.at_pure_noise or not path.zero_terminal_snr:
                 weight = WEIGHTINGS[name](path, prediction, jnp.asarray([path.min_time, 1.0]))
                 assert np.isfinite(weight).all() and (weight >= 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in PATHS if PATHS[name].num_timesteps])
+def test_the_elbo_weights_of_a_table_are_the_bound_of_its_steps(name):
+    """What every step costs where x0 is off by 1 (Kingma et al. 2021, eq. 13), and with it their sum: SNR / 2 of the
+    first point for its own step and once more for all others."""
+    path, x0 = PATHS[name], PREDICTIONS["x0"]
+    with jax.enable_x64(True):
+        size = path.num_timesteps
+        t = jnp.arange(1, size + 1) / size
+        snr = jnp.exp(path.log_snr(t))
+        weights = np.asarray(WEIGHTINGS["elbo"](path, x0, t))
+        steps = likelihood.step_kl(snr[1:], snr[:-1], jnp.ones((size - 1, 1)), jnp.zeros((size - 1, 1)))
+        np.testing.assert_allclose(weights[1:] / size, steps, rtol=1e-6)
+        np.testing.assert_allclose(weights.sum() / size, snr[0] - 0.5 * snr[-1], rtol=1e-9)
 
 
 def test_min_snr_and_edm_weights_equal_the_reference():
