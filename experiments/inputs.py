@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float
@@ -22,7 +23,7 @@ def examples(run: Any, flag: str, value: str) -> tuple[Float[np.ndarray, "N ..."
     if Path(value).suffix in (".npz", ".png"):
         return _shaped(flag, value, _read(flag, Path(value), "x", run.spec.shape[-1]), run.spec.shape), UNTOLD
     split, colon, places = value.partition(":")
-    if not colon or not all(place.strip().isdigit() for place in places.split(",")):
+    if not colon or not all(place.strip().isdecimal() for place in places.split(",")):
         raise UserError(f"--{flag}={value} must be SPLIT:INDEX,INDEX, a .npz file (key x) or a .png file.")
     chosen = [int(place) for place in places.split(",")]
     size = len(run.data(split).split.x)
@@ -40,7 +41,9 @@ def mask(run: Any, flag: str, value: str) -> Float[np.ndarray, "1 H W 1"]:
         raise UserError(f"--{flag}={value} must be a .png (white stays, black is drawn anew) or .npz (key mask) file.")
     shape = (*run.spec.shape[:2], 1)
     found = _shaped(flag, value, _read(flag, Path(value), "mask", 1), shape)
-    return np.float32(found[:1] >= 0.5)
+    if len(found) > 1:
+        raise UserError(f"--{flag}={value} holds {len(found)} masks; one serves all inputs.")
+    return np.float32(found >= 0.5)
 
 
 def _read(flag: str, path: Path, key: str, channels: int) -> np.ndarray:
@@ -51,7 +54,7 @@ def _read(flag: str, path: Path, key: str, channels: int) -> np.ndarray:
 
         picture = Image.open(path).convert("L" if channels == 1 else "RGB")
         return np.asarray(picture, np.float32).reshape(1, picture.height, picture.width, channels) / 255.0
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
         raise UserError(f"--{flag}={path} cannot be read: {type(error).__name__}: {error}.") from error
 
 
@@ -59,4 +62,6 @@ def _shaped(flag: str, value: str, found: np.ndarray, shape: tuple[int, ...]) ->
     found = found[None] if found.shape == shape else found
     if found.shape[1:] != shape or not len(found):
         raise UserError(f"--{flag}={value} holds {found.shape}; this run takes examples of {shape}.")
+    if not np.isfinite(found).all():
+        raise UserError(f"--{flag}={value} holds numbers that are not finite.")
     return found

@@ -27,6 +27,12 @@ def folder(tmp_path_factory):
     mask[:, 4:] = 0
     Image.fromarray(mask).save(folder / "left.png")
     Image.fromarray(mask[:4]).save(folder / "small.png")
+    (folder / "corrupt.npz").write_bytes(b"PK\x03\x04" + bytes(40))
+    (folder / "empty.npz").write_bytes(b"")
+    np.savez(folder / "nan.npz", x=np.full((1, 8, 8, 1), np.nan))
+    np.savez(folder / "two.npz", mask=np.ones((2, 8, 8, 1)))
+    with (folder / "array.npz").open("wb") as file:
+        np.save(file, mask)
     trained = [
         ["train", *DDPM, f"--workdir={folder}/pixels"],
         ["train", "--config=configs/vae.py:tiny", *QUIET, f"--workdir={folder}/vae"],
@@ -97,6 +103,14 @@ def test_what_means_nothing_exits_2_and_says_why(folder):
         (("pixels", "invert", "--input=test"), ["--input=test ", "SPLIT:INDEX"]),
         (("pixels", "invert", "--input=FOLDER/small.png"), ["--input=", "small.png", "(8, 8, 1)"]),
         (("pixels", "invert", "--input=FOLDER/missing.png"), ["missing.png", "cannot be read"]),
+        (("pixels", "invert", "--input=FOLDER/corrupt.npz"), ["corrupt.npz", "cannot be read"]),
+        (("pixels", "invert", "--input=FOLDER/empty.npz"), ["empty.npz", "cannot be read"]),
+        (("pixels", "invert", "--input=FOLDER/array.npz"), ["array.npz", "cannot be read"]),
+        (("pixels", "invert", "--input=FOLDER/nan.npz"), ["nan.npz", "not finite"]),
+        (("pixels", "invert", "--input=test:\N{SUPERSCRIPT TWO}"), ["--input=test:", "SPLIT:INDEX"]),
+        (("pixels", "inpaint", TWO, "--mask=FOLDER/two.npz"), ["two.npz", "2 masks"]),
+        (("pixels", "img2img", "--input=FOLDER/all.png", "--guidance=9"), ["--guidance=9.0 has nothing to guide to"]),
+        (("pixels", "img2img", TWO, "--guidance=nan"), ["--guidance=nan must be finite"]),
         (("pixels", "img2img", TWO, "--strength=1.5"), ["--strength=1.5", "[0, 1]"]),
         (("pixels", "inpaint", TWO), ["--mode=inpaint needs --mask"]),
         (("pixels", "inpaint", TWO, "--mask=FOLDER/small.png"), ["--mask=", "small.png", "(8, 8, 1)"]),

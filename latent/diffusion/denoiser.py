@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -108,6 +109,14 @@ class Guides(NamedTuple):
 
 def check(asked: Guidance, denoiser: Denoiser, guides: Guides) -> None:
     """Raises UserError for guidance that this model cannot give, naming the flag."""
+    scales = {
+        "guidance": asked.classifier_free,
+        "autoguidance": asked.autoguidance,
+        "classifier_scale": asked.classifier,
+    }
+    for name, scale in scales.items():
+        if not math.isfinite(scale):
+            raise UserError(f"--{name}={scale} must be finite.")
     if asked.classifier_free != 1.0 and not (denoiser.conditional or denoiser.reads_text):
         raise UserError(
             f"--guidance={asked.classifier_free} needs a model that was trained with model.conditional=True or "

@@ -28,12 +28,32 @@ from latent.types import Condition, EditFn, Extra, Params
 def edits(generator: Generator) -> dict[str, EditFn]:
     """Edits by name."""
     both_ways = functools.cache(functools.partial(_both_ways, generator))
-    return {
+    found = {
         "invert": _invert(generator, both_ways),
         "img2img": _img2img(generator),
         "inpaint": _inpaint(generator),
         "interpolate": _interpolate(generator, both_ways),
     }
+    return {name: _with_something_to_guide(edit) for name, edit in found.items()}
+
+
+def _with_something_to_guide(edit: EditFn) -> EditFn:
+    """The edit, which refuses to be guided towards a condition that it is not given."""
+
+    @functools.wraps(edit)
+    def checked(
+        params: Params, extra: Extra, keys: Key[Array, "N"], x: Float[Array, "N ..."], condition: Any, **options: Any
+    ) -> dict[str, Array]:
+        told = Condition.of(condition)
+        if told.label is None and told.text is None:
+            for name in ("guidance", "classifier_scale"):
+                if (scale := options.get(name, 0.0)) not in (0.0, 1.0 if name == "guidance" else 0.0):
+                    raise UserError(
+                        f"--{name}={scale} has nothing to guide to: give --label or --prompt, or --input=SPLIT:INDEX."
+                    )
+        return edit(params, extra, keys, x, condition, **options)
+
+    return checked
 
 
 def _begin(generator: Generator) -> Callable[..., tuple[Array, Condition]]:

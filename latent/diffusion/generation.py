@@ -8,6 +8,7 @@ same numbers.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -86,7 +87,24 @@ class Generator(NamedTuple):
         """(path, times) -> the sampler of the choice; the config's options go with the config's own sampler."""
         make = config.select("latent.diffusion.samplers", choice.sampler, "sampler", "--sampler")
         options = self.defaults["options"] if choice.sampler == self.defaults["sampler"] else {}
+        try:
+            inspect.signature(make).bind(None, None, **options)
+        except TypeError as error:
+            raise UserError(f"--options={options} do not fit --sampler={choice.sampler!r}: {error}.") from error
         return functools.partial(make, **options)
+
+    def check(self) -> None:
+        """Raises UserError where the model cannot sample by its own config, naming the config's keys."""
+        try:
+            choice = self.choose()
+            make = self.make(choice)
+            if make.keywords.get("variance") == "learned" and not self.denoiser.learns_variance:
+                raise UserError("--options.variance='learned' needs model.learned_variance=True.")
+            if self.denoiser.schedule.init is None:  # a learned path has no levels before its parameters
+                jax.eval_shape(lambda: (self.along(choice, make)({}), None)[1])
+        except UserError as error:
+            text = str(error).replace("--", "model.sampling.")
+            raise UserError(text if "model.sampling." in text else f"model.sampling: {text}") from error
 
     def run(self, walk: Callable[[Params], sampling.Sampler], choice: Choice) -> Callable[..., Any]:
         """Compiles ((params, extra, condition), start, keys) -> what the sampler at these parameters gives."""

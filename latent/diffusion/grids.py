@@ -1,7 +1,8 @@
 """Where in t one samples: grids of S + 1 times from noise to data, for S steps.
 
 The denoiser is asked at the first S times; the last is where the sample ends: 0, the data, unless `to_data=False`,
-where a grid ends at its own last point. Grids of a discrete table hit its points exactly.
+where a grid ends at its own last point. On a discrete table trailing, leading and linspace hit its points exactly, the
+others lie between them where they must.
 """
 
 from __future__ import annotations

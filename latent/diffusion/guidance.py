@@ -43,7 +43,8 @@ def autoguidance(strong: Denoised, weak: Denoised, scale: Scale) -> Denoised:
 def limited_to_interval(scale: Scale, alpha: Level, sigma: Level, low: Real, high: Real) -> Array:
     """The scale where the noise level sigma / alpha lies in (low, high], 1 elsewhere (Kynkaanniemi et al. 2024,
     arXiv 2404.07724, eq. 5)."""
-    inside = (sigma > low * alpha) & (sigma <= high * alpha)
+    # Without an upper end pure noise, alpha = 0, lies inside too, where inf * 0 would say nothing.
+    inside = (sigma > low * alpha) & (jnp.isinf(high) | (sigma <= high * alpha))
     return jnp.where(inside, scale, 1.0)
 
 
@@ -56,7 +57,9 @@ def rescaled(
     the net's output; x0 is where the excess of contrast is, and what every prediction has.
     """
     axes = tuple(range(1, x.ndim))
-    factor = conditional.x0.std(axes, keepdims=True) / jnp.maximum(guided.x0.std(axes, keepdims=True), 1e-8)
+    spread, wanted = (estimate.x0.std(axes, keepdims=True) for estimate in (guided, conditional))
+    # What has no spread, such as a latent of one number, has none to give back.
+    factor = jnp.where(spread > 0, wanted / jnp.where(spread > 0, spread, 1.0), 1.0)
     return from_x0(guided.x0 * (amount * factor + 1.0 - amount), x, alpha, sigma, guided.variance)
 
 

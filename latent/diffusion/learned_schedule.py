@@ -15,6 +15,7 @@ the path through its two ends alone. So:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -55,8 +56,8 @@ def learned(params: Any, log_snr_max: Real = 13.3, log_snr_min: Real = -5.0) -> 
     t = 0 itself is the data, as on every path: the last step of a sampler takes off the little noise that log_snr_max
     leaves. A net is told where between its ends log-SNR is. Raises UserError where the ends are not in order.
     """
-    if not log_snr_min < log_snr_max:
-        raise UserError(f"log_snr_min={log_snr_min} must be below log_snr_max={log_snr_max}.")
+    if not -math.inf < log_snr_min < log_snr_max < math.inf:
+        raise UserError(f"log_snr_min={log_snr_min} must be below log_snr_max={log_snr_max}, both finite.")
 
     def log_snr(t: Time) -> Time:
         low, high = _curve(params, jnp.zeros((), t.dtype)), _curve(params, jnp.ones((), t.dtype))

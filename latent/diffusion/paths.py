@@ -56,8 +56,8 @@ def learned(hidden: int = 1024, log_snr_max: Real = 13.3, log_snr_min: Real = -5
 
     Raises UserError for no units and for ends that are not in order.
     """
-    if hidden < 1:
-        raise UserError(f"hidden={hidden} must be at least 1.")
+    if hidden != int(hidden) or hidden < 1:
+        raise UserError(f"hidden={hidden} must be an integer, at least 1.")
     ends = {"log_snr_max": log_snr_max, "log_snr_min": log_snr_min}
     learned_schedule.learned(None, **ends)  # refuses wrong ends now
     return Schedule(

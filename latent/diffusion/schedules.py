@@ -45,6 +45,18 @@ class Path(NamedTuple):
     clock: Callable[[Time], Time] = lambda t: t
 
 
+def finite(name: str, value: Real) -> None:
+    """Raises UserError for an option that is no number or infinite."""
+    if not math.isfinite(value):
+        raise UserError(f"{name}={value} must be finite.")
+
+
+def positive(name: str, value: Real) -> None:
+    """Raises UserError for an option that is not a positive number."""
+    if not 0 < value < math.inf:
+        raise UserError(f"{name}={value} must be positive.")
+
+
 def expand(level: Float[Array, "*B"], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """A value per example [B] (or a scalar) in a shape that multiplies x [B, ...]."""
     return level.reshape(level.shape + (1,) * (x.ndim - level.ndim))
@@ -81,7 +93,11 @@ def from_betas(betas: np.ndarray, zero_terminal_snr: bool = False) -> Path:
     so t = 0 is exactly the data. `zero_terminal_snr` shifts and scales alpha so that alpha(1) = 0 (Lin et al. 2024,
     arXiv 2305.08891, algorithm 1); there log-SNR is linear in log t / (1 - t), which has the right pole at t = 1.
     """
-    alphas_cumprod = np.cumprod(1.0 - np.asarray(betas, np.float64))
+    betas = np.asarray(betas, np.float64)
+    if not ((betas > 0) & (betas < 1)).all():
+        worst = betas[~((betas > 0) & (betas < 1))][0]
+        raise UserError(f"These options make a step's beta {worst:g}; it must lie between 0 and 1.")
+    alphas_cumprod = np.cumprod(1.0 - betas)
     size = len(alphas_cumprod)
     if zero_terminal_snr:
         root = np.sqrt(alphas_cumprod)
@@ -141,12 +157,15 @@ def scaled_linear(
     zero_terminal_snr: bool = False,
 ) -> Path:
     """Latent diffusion's betas, linear in their square root (Rombach et al. 2022, arXiv 2112.10752, code)."""
+    positive("beta_min", beta_min), positive("beta_max", beta_max)
     roots = np.linspace(math.sqrt(beta_min), math.sqrt(beta_max), _count(num_timesteps))
     return from_betas(roots**2, zero_terminal_snr)
 
 
 def cosine(num_timesteps: int = 1000, offset: Real = 0.008, zero_terminal_snr: bool = False) -> Path:
     """alpha^2 ~ cos^2 (Nichol & Dhariwal 2021, arXiv 2102.09672, eq. 17)."""
+    if not 0 <= offset < math.inf:
+        raise UserError(f"offset={offset} must not be negative.")
     curve = lambda t: np.cos((t + offset) / (1.0 + offset) * np.pi / 2) ** 2  # noqa: E731
     return from_betas(_betas_of(curve, _count(num_timesteps)), zero_terminal_snr)
 
@@ -159,6 +178,9 @@ def sigmoid(
     zero_terminal_snr: bool = False,
 ) -> Path:
     """alpha^2 falls from 1 to 0 along a sigmoid (Jabri et al. 2022, arXiv 2212.11972; Chen 2023, arXiv 2301.10972)."""
+    positive("temperature", temperature)
+    if not -math.inf < start < end < math.inf:
+        raise UserError(f"start={start} must be below end={end}, both finite.")
     squash = lambda t: 1.0 / (1.0 + np.exp(-((end - start) * t + start) / temperature))  # noqa: E731
     curve = lambda t: (squash(1.0) - squash(t)) / (squash(1.0) - squash(0.0))  # noqa: E731
     return from_betas(_betas_of(curve, _count(num_timesteps)), zero_terminal_snr)
@@ -169,6 +191,8 @@ def continuous_linear(beta_min: Real = 0.1, beta_max: Real = 20.0) -> Path:
 
     Song et al. 2021 (arXiv 2011.13456), eq. 33. The limit of `linear` for many steps, with T beta for the betas.
     """
+    if not 0 < beta_min <= beta_max < math.inf:
+        raise UserError(f"beta_min={beta_min} must be positive and at most beta_max={beta_max}.")
     log_alpha = lambda t: -0.25 * (beta_max - beta_min) * t**2 - 0.5 * beta_min * t  # noqa: E731
 
     def time(level: Float[Array, "..."]) -> Time:
@@ -189,7 +213,7 @@ def continuous_cosine(shift: Real = 1.0) -> Path:
 
     The shift is that of a higher resolution (Hoogeboom et al. 2023, arXiv 2301.11093, eq. 4): log-SNR - 2 log shift.
     """
-    _positive("shift", shift)
+    positive("shift", shift)
     # cos(pi t / 2) as a sine, so that it is exactly 0 at t = 1.
     signal = lambda t: jnp.sin(0.5 * jnp.pi * (1.0 - t))  # noqa: E731
     noise = lambda t: shift * jnp.sin(0.5 * jnp.pi * t)  # noqa: E731
@@ -231,7 +255,7 @@ def edm(sigma_min: Real = 0.002, sigma_max: Real = 80.0, rho: Real = 7.0) -> Pat
     followed by sigma = 0; log sigma / 4, which EDM shows the net, is another monotone function of the same level.
     """
     _ordered(sigma_min, sigma_max)
-    _positive("rho", rho)
+    positive("rho", rho)
     return Path(
         alpha=jnp.ones_like,
         sigma=lambda t: sigma_max * t**rho,
@@ -250,7 +274,7 @@ def rectified_flow(shift: Real = 1.0) -> Path:
     `shift` is the resolution shift of Esser et al. 2024 (arXiv 2403.03206, eq. 23). It is part of the path and lies
     nowhere else: training times and sampling grids are those of t, so it acts once in both.
     """
-    _positive("shift", shift)
+    positive("shift", shift)
     return Path(
         alpha=lambda t: (1.0 - t) / (1.0 + (shift - 1.0) * t),
         sigma=lambda t: shift * t / (1.0 + (shift - 1.0) * t),
@@ -276,16 +300,11 @@ SCHEDULES: dict[str, Callable[..., Path]] = {
 
 
 def _count(num_timesteps: int) -> int:
-    if num_timesteps < 2:
-        raise UserError(f"num_timesteps={num_timesteps} must be at least 2.")
+    if num_timesteps != int(num_timesteps) or num_timesteps < 2:
+        raise UserError(f"num_timesteps={num_timesteps} must be an integer, at least 2.")
     return num_timesteps
 
 
-def _positive(name: str, value: Real) -> None:
-    if value <= 0:
-        raise UserError(f"{name}={value} must be positive.")
-
-
 def _ordered(sigma_min: Real, sigma_max: Real) -> None:
-    if not 0 < sigma_min < sigma_max:
+    if not 0 < sigma_min < sigma_max < math.inf:
         raise UserError(f"sigma_min={sigma_min} must be positive and below sigma_max={sigma_max}.")

@@ -6,7 +6,6 @@ what else its device holds. Where a discrete table defines the path, times are t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -16,8 +15,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float, Int, Key
 
-from latent.diffusion.schedules import Path, Real, Time
-from latent.errors import UserError
+from latent.diffusion.schedules import Path, Real, Time, finite, positive
 
 
 class Times(NamedTuple):
@@ -69,7 +67,7 @@ def uniform(stratified: bool = False) -> Times:
 
 def logit_normal(mean: Real = 0.0, std: Real = 1.0, stratified: bool = False) -> Times:
     """log t / (1 - t) ~ N(mean, std^2) (Esser et al. 2024, arXiv 2403.03206, eq. 19); the path's shift comes after."""
-    _normal(mean, std)
+    finite("mean", mean), positive("std", std)
     return _law(
         lambda path, u: jax.nn.sigmoid(mean + std * ndtri(u)),
         lambda path, t: ndtr((jnp.log(t) - jnp.log1p(-t) - mean) / std),
@@ -82,7 +80,7 @@ def log_normal(mean: Real = -1.2, std: Real = 1.2, stratified: bool = False) -> 
 
     The defaults are EDM's, for data of standard deviation 0.5; for unit variance log 2 more in the mean is the same.
     """
-    _normal(mean, std)
+    finite("mean", mean), positive("std", std)
     return _law(
         lambda path, u: path.time(-2.0 * (mean + std * ndtri(u))),
         lambda path, t: ndtr((-0.5 * path.log_snr(t) - mean) / std),
@@ -107,10 +105,3 @@ TIMES: dict[str, Callable[..., Times]] = {
 
 UNIFORM = ("uniform", "low_discrepancy")
 """Laws whose every time is as likely as any other."""
-
-
-def _normal(mean: Real, std: Real) -> None:
-    if not math.isfinite(mean):
-        raise UserError(f"mean={mean} must be finite.")
-    if not (std > 0 and math.isfinite(std)):
-        raise UserError(f"std={std} must be positive.")

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent.diffusion.predictions import Prediction
-from latent.diffusion.schedules import Path, Real, Time
+from latent.diffusion.schedules import Path, Real, Time, finite, positive
 
 Weights = Float[Array, "*B"]
-Weighting = Callable[..., Weights]
-"""(path, prediction, t [B], **options) -> weight [B] of |output - target|^2."""
+Weighting = Callable[[Path, Prediction, Time], Weights]
+"""(path, prediction, t [B]) -> weight [B] of |output - target|^2."""
 
 
 def rate(path: Path, t: Time) -> Time:
@@ -35,47 +35,73 @@ def _snr_share(path: Path, prediction: Prediction, t: Time) -> Weights:
     return ((alpha / sigma) / prediction.error_scale(alpha, sigma)) ** 2
 
 
-def uniform(path: Path, prediction: Prediction, t: Time) -> Weights:
+def uniform() -> Weighting:
     """1 on the output's own loss: DDPM's L_simple for eps (Ho et al. 2020, eq. 14), rectified flow's for velocity."""
-    return jnp.ones_like(t)
+    return lambda path, prediction, t: jnp.ones_like(t)
 
 
-def elbo(path: Path, prediction: Prediction, t: Time) -> Weights:
+def elbo() -> Weighting:
     """The bound on log p(x), nats, for t uniform in [0, 1]: -SNR'(t) / 2 (Kingma et al. 2021, eq. 14).
 
     Of a table's T points, each as likely, it is their own bound: T (SNR(t - 1/T) - SNR(t)) / 2 (eq. 13). The first
     point, before which SNR is infinite, weighs T SNR / 2, as with the reverse variance beta of Ho et al. 2020, eq. 12.
     """
-    if path.num_timesteps is None:
-        return 0.5 * rate(path, t) * _snr_share(path, prediction, t)
-    size, first = path.num_timesteps, t < 1.5 * path.min_time
-    snr = jnp.exp(path.log_snr(t))
-    lost = jnp.where(first, snr, jnp.exp(path.log_snr(jnp.where(first, t, t - 1.0 / size))) - snr)
-    return 0.5 * size * lost / prediction.error_scale(path.alpha(t), path.sigma(t)) ** 2
+
+    def weight(path: Path, prediction: Prediction, t: Time) -> Weights:
+        if path.num_timesteps is None:
+            return 0.5 * rate(path, t) * _snr_share(path, prediction, t)
+        size, first = path.num_timesteps, t < 1.5 * path.min_time
+        snr = jnp.exp(path.log_snr(t))
+        lost = jnp.where(first, snr, jnp.exp(path.log_snr(jnp.where(first, t, t - 1.0 / size))) - snr)
+        return 0.5 * size * lost / prediction.error_scale(path.alpha(t), path.sigma(t)) ** 2
+
+    return weight
 
 
-def min_snr(path: Path, prediction: Prediction, t: Time, gamma: Real = 5.0) -> Weights:
+def min_snr(gamma: Real = 5.0) -> Weighting:
     """min(SNR, gamma) (Hang et al. 2023, arXiv 2303.09556, eq. 8)."""
-    alpha, sigma = path.alpha(t), path.sigma(t)
-    # 1 / error_scale^2 is finite for every prediction that x0 follows from.
-    return jnp.minimum((alpha / sigma) ** 2, gamma) / prediction.error_scale(alpha, sigma) ** 2
+    positive("gamma", gamma)
+
+    def weight(path: Path, prediction: Prediction, t: Time) -> Weights:
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        # 1 / error_scale^2 is finite for every prediction that x0 follows from.
+        return jnp.minimum((alpha / sigma) ** 2, gamma) / prediction.error_scale(alpha, sigma) ** 2
+
+    return weight
 
 
-def edm(path: Path, prediction: Prediction, t: Time, sigma_data: Real = 1.0) -> Weights:
+def edm(sigma_data: Real = 1.0) -> Weighting:
     """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (Karras et al. 2022, table 1), sigma relative to alpha.
 
     With sigma_data = 1 it is SNR + 1: the plain loss of v.
     """
-    alpha, sigma = path.alpha(t), path.sigma(t)
-    scale = prediction.error_scale(alpha, sigma) * sigma * sigma_data
-    return (sigma**2 + (alpha * sigma_data) ** 2) / scale**2
+    positive("sigma_data", sigma_data)
+
+    def weight(path: Path, prediction: Prediction, t: Time) -> Weights:
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        scale = prediction.error_scale(alpha, sigma) * sigma * sigma_data
+        return (sigma**2 + (alpha * sigma_data) ** 2) / scale**2
+
+    return weight
 
 
-def p2(path: Path, prediction: Prediction, t: Time, gamma: Real = 1.0, offset: Real = 1.0) -> Weights:
+def p2(gamma: Real = 1.0, offset: Real = 1.0) -> Weighting:
     """SNR / (offset + SNR)^gamma: L_simple for eps, less at high SNR (Choi et al. 2022, arXiv 2204.00227, eq. 9)."""
-    alpha, sigma = path.alpha(t), path.sigma(t)
-    return _snr_share(path, prediction, t) / (offset + (alpha / sigma) ** 2) ** gamma
+    positive("offset", offset)
+    finite("gamma", gamma)
+
+    def weight(path: Path, prediction: Prediction, t: Time) -> Weights:
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        return _snr_share(path, prediction, t) / (offset + (alpha / sigma) ** 2) ** gamma
+
+    return weight
 
 
-WEIGHTINGS: dict[str, Weighting] = {"uniform": uniform, "elbo": elbo, "min_snr": min_snr, "edm": edm, "p2": p2}
-"""Weightings by name."""
+WEIGHTINGS: dict[str, Callable[..., Weighting]] = {
+    "uniform": uniform,
+    "elbo": elbo,
+    "min_snr": min_snr,
+    "edm": edm,
+    "p2": p2,
+}
+"""Weightings by name: options -> Weighting."""

@@ -7,7 +7,6 @@ stage's latents are normalised with the statistics it handed over; there is no s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -35,19 +34,16 @@ from latent.errors import UserError, unknown_name
 from latent.types import Batch, Condition, Context, DataSpec, Extra, Loss, Model, Params, Player
 
 
-def _named(table: dict[str, Any], name: str, key: str) -> Any:
-    if name not in table:
-        raise unknown_name(key, name, table)
-    return table[name]
-
-
-def _made(table: dict[str, Any], section: config.Section, key: str, *given: Any) -> Any:
-    """table[section.name](*given, **section.options), with wrong options told by key."""
-    make = _named(table, section.name, f"{key}.name")
+def _made(table: dict[str, Any], section: config.Section, key: str) -> Any:
+    """table[section.name](**section.options), with wrong options told by key."""
     options = section.options.plain()
+    if section.name not in table:
+        raise unknown_name(f"{key}.name", section.name, table)
     try:
-        return make(*given, **options)
-    except TypeError as error:
+        return table[section.name](**options)
+    except UserError as error:
+        raise UserError(f"{key}.options={options}: {error}") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{key}.options={options} do not fit {key}.name={section.name!r}: {error}.") from error
 
 
@@ -63,12 +59,12 @@ def build(section: config.Section, spec: DataSpec) -> Model:
     labelled = denoiser.conditional or guides.log_prob is not None
     schedule = denoiser.schedule
     law = _made(times.TIMES, section.times, "model.times")
-    weighting = _named(weightings.WEIGHTINGS, section.weighting.name, "model.weighting.name")
-    judged = partial(_judged, denoiser, partial(weighting, **section.weighting.options.plain()))
+    judged = partial(_judged, denoiser, _made(weightings.WEIGHTINGS, section.weighting, "model.weighting"))
     if schedule.init is not None:
         _check_learned(section)
     classes = spec.num_classes if labelled else 0
     generator = generation.Generator(denoiser, guides, space, classes, section.sampling.plain())
+    generator.check()
     loads = tuple(name for name in first_stage.COMPONENTS if section[name])
 
     def init(key: Key[Array, ""], batch: Batch) -> tuple[Params, Extra]:
@@ -131,7 +127,7 @@ def build(section: config.Section, spec: DataSpec) -> Model:
 
 def _judged(
     denoiser: Denoiser,
-    weighting: Callable[..., Float[Array, "B"]],
+    weighting: weightings.Weighting,
     path: schedules.Path,
     weights: Any,
     t: Float[Array, "B"],

@@ -59,6 +59,17 @@ def test_a_classifier_adds_nothing_in_pure_noise():
     np.testing.assert_array_equal(found.x0, UNCONDITIONAL.x0)
 
 
+def test_an_interval_without_an_upper_end_holds_pure_noise():
+    found = guidance.limited_to_interval(3.0, jnp.asarray([1.0, 0.0]), jnp.ones(2), 0.5, np.inf)
+    np.testing.assert_array_equal(found, [3.0, 3.0])
+
+
+def test_what_has_no_spread_is_not_rescaled():
+    one = predictions.Denoised(jnp.asarray([[1.0], [2.0]]), jnp.zeros((2, 1)))
+    found = guidance.rescaled(one, one, jnp.ones((2, 1)), jnp.full(2, 0.6), jnp.full(2, 0.8), 1.0)
+    np.testing.assert_array_equal(found.x0, one.x0)
+
+
 def test_the_interval_holds_its_upper_end_only():
     alpha = jnp.asarray([1.0, 1.0, 1.0, 0.5, 0.0])
     sigma = jnp.asarray([0.1, 0.2, 2.0, 1.0, 1.0])

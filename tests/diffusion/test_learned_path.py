@@ -88,7 +88,7 @@ def judged(path, weights, t, data):
     alpha, sigma = (schedules.expand(level(t), x) for level in (path.alpha, path.sigma))
     found = weights * sigma * x / ((alpha * SPREAD) ** 2 + sigma**2) + 0.1 * schedules.expand(path.clock(t), x)
     plain = jnp.mean((found - eps) ** 2, axis=1)
-    return weightings.elbo(path, PREDICTIONS["eps"], t) * plain, {"error": plain}
+    return weightings.elbo()(path, PREDICTIONS["eps"], t) * plain, {"error": plain}
 
 
 def drawn(size, key):
@@ -136,7 +136,7 @@ def test_training_makes_the_loss_alike_at_all_times_and_leaves_its_mean():
         return (optax.apply_updates(params, updates), state), None
 
     exactly = lambda path, weights, t, data: (  # noqa: E731
-        weightings.elbo(path, PREDICTIONS["eps"], t) * error(path.log_snr(t)),
+        weightings.elbo()(path, PREDICTIONS["eps"], t) * error(path.log_snr(t)),
         None,
     )
     keys = jax.random.split(jax.random.key(2), 300)

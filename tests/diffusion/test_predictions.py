@@ -80,7 +80,9 @@ def test_v_on_an_exploding_path_is_edms_preconditioning():
     np.testing.assert_allclose(x0, X0, atol=1e-4)
     np.testing.assert_allclose(predictions.input_scale(alpha, sigma), 1 / jnp.sqrt(sigma**2 + 1), rtol=1e-6)
     path = PATHS["edm"]
-    np.testing.assert_allclose(WEIGHTINGS["edm"](path, PREDICTIONS["v"], path.time(-2 * jnp.log(sigma))), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        WEIGHTINGS["edm"]()(path, PREDICTIONS["v"], path.time(-2 * jnp.log(sigma))), 1, rtol=1e-5
+    )
 
 
 def test_scores_and_posterior_means_equal_the_reference():
@@ -119,7 +121,7 @@ def test_the_weighted_loss_does_not_depend_on_the_prediction(name, path):
     t = jnp.linspace(path.min_time, 0.98, 7)
     alpha, sigma = path.alpha(t), path.sigma(t)
     losses = [
-        WEIGHTINGS[name](path, prediction, t) * prediction.error_scale(alpha, sigma) ** 2
+        WEIGHTINGS[name]()(path, prediction, t) * prediction.error_scale(alpha, sigma) ** 2
         for prediction in PREDICTIONS.values()
     ]
     for loss in losses:
@@ -132,7 +134,7 @@ def test_weights_are_finite_up_to_pure_noise(name):
     for path in PATHS.values():
         for prediction in PREDICTIONS.values():
             if prediction.at_pure_noise or not path.zero_terminal_snr:
-                weight = WEIGHTINGS[name](path, prediction, jnp.asarray([path.min_time, 1.0]))
+                weight = WEIGHTINGS[name]()(path, prediction, jnp.asarray([path.min_time, 1.0]))
                 assert np.isfinite(weight).all() and (weight >= 0).all()
 
 
@@ -145,7 +147,7 @@ def test_the_elbo_weights_of_a_table_are_the_bound_of_its_steps(name):
         size = path.num_timesteps
         t = jnp.arange(1, size + 1) / size
         snr = jnp.exp(path.log_snr(t))
-        weights = np.asarray(WEIGHTINGS["elbo"](path, x0, t))
+        weights = np.asarray(WEIGHTINGS["elbo"]()(path, x0, t))
         steps = likelihood.step_kl(snr[1:], snr[:-1], jnp.ones((size - 1, 1)), jnp.zeros((size - 1, 1)))
         np.testing.assert_allclose(weights[1:] / size, steps, rtol=1e-6)
         np.testing.assert_allclose(weights.sum() / size, snr[0] - 0.5 * snr[-1], rtol=1e-9)
@@ -157,14 +159,14 @@ def test_min_snr_and_edm_weights_equal_the_reference():
     with jax.enable_x64(True):
         t = jnp.asarray(np.arange(1, 1001) / 1000)
         for name, key in {"eps": "eps", "v": "v", "x0": "x0"}.items():
-            found = WEIGHTINGS["min_snr"](path, PREDICTIONS[name], t, gamma=float(values["min_snr_gamma"]))
+            found = WEIGHTINGS["min_snr"](gamma=float(values["min_snr_gamma"]))(path, PREDICTIONS[name], t)
             np.testing.assert_allclose(found, values[f"linear__minsnr_weight_{key}"], rtol=1e-8)
         edm = PATHS["edm"]
         t = edm.time(-2 * jnp.log(jnp.asarray(values["edm_sigma"])))
-        found = WEIGHTINGS["edm"](edm, PREDICTIONS["x0"], t, sigma_data=float(values["edm_sigma_data"]))
+        found = WEIGHTINGS["edm"](sigma_data=float(values["edm_sigma_data"]))(edm, PREDICTIONS["x0"], t)
         np.testing.assert_allclose(found, values["edm_loss_weight"], rtol=1e-8)
         np.testing.assert_allclose(
-            WEIGHTINGS["p2"](edm, PREDICTIONS["eps"], t), edm.sigma(t) ** 2 / (1 + edm.sigma(t) ** 2), rtol=1e-8
+            WEIGHTINGS["p2"]()(edm, PREDICTIONS["eps"], t), edm.sigma(t) ** 2 / (1 + edm.sigma(t) ** 2), rtol=1e-8
         )
 
 
@@ -218,7 +220,7 @@ def test_the_bound_does_not_depend_on_where_one_trains():
         law = TIMES[name](stratified=True)
         t = law.draw(path, keys(size), jnp.arange(size), size)
         t = jnp.clip(t, 0.01, 0.99)
-        weight = weightings.elbo(path, PREDICTIONS["eps"], t) / law.density(path, t)
+        weight = weightings.elbo()(path, PREDICTIONS["eps"], t) / law.density(path, t)
         inside = (t > 0.05) & (t < 0.95)
         span = path.log_snr(jnp.asarray(0.05)) - path.log_snr(jnp.asarray(0.95))
         np.testing.assert_allclose(jnp.mean(weight * inside), 0.5 * span, rtol=0.01)

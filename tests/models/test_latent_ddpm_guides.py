@@ -68,8 +68,11 @@ def test_guides_act_on_samples(guided):
         moved = run.sample(4, condition=3, **{name: scale})
         assert np.isfinite(moved).all() and np.abs(moved - plain).max() > 1e-4, name
     x = run.examples("test", limit=4)["x"]
-    plain, pulled = (run.edit("img2img", x, classifier_scale=scale)["x"] for scale in (0.0, 100.0))
-    np.testing.assert_allclose(pulled, plain, atol=1e-4)  # told no class, it pulls to none
+    plain, pulled = (run.edit("img2img", x, condition=3, classifier_scale=scale)["x"] for scale in (0.0, 100.0))
+    assert np.abs(pulled - plain).max() > 1e-4
+    for name in ("guidance", "classifier_scale"):  # told no class, there is none to pull to
+        with pytest.raises(UserError, match=rf"--{name}=5\.0 has nothing to guide to"):
+            run.edit("img2img", x, **{name: 5.0})
     # In steps too few for the scale it overshoots, so: small pushes, many steps.
     draws = [run.sample(64, condition=3, classifier_scale=scale, steps=20) for scale in (1.0, 0.0, -1.0)]
     judge = latent.load(guided / "classifier")
