@@ -16,7 +16,7 @@ from latent import config, rng
 from latent.diffusion import learned_schedule, predictions, sampling, schedules
 from latent.diffusion.grids import GRIDS
 from latent.diffusion.predictions import PREDICTIONS
-from latent.diffusion.samplers import ddpm
+from latent.diffusion.samplers import ddpm, unipc
 from latent.errors import UserError
 from tests.diffusion import exact
 from tests.harness import thinned
@@ -290,3 +290,15 @@ def test_learned_variance_is_refused_without_a_net_that_learns_it():
     sampler = ddpm.sampler(path, GRIDS["trailing"](path, 4), variance="learned")
     with pytest.raises(UserError, match="learned"):
         sampler.step(exact.denoiser(exact.MIXTURE, path), jnp.ones((2, 2)), 0, jnp.ones((2, 2)))
+
+
+def test_unipcs_weights_keep_their_digits_over_short_steps():
+    def weights():
+        path = PATHS["cosine"]
+        return unipc.tables(sampling.levels(path, GRIDS["trailing"](path, 1000)), 3, True)
+
+    single = weights()
+    with jax.enable_x64(True):
+        double = weights()
+    for found, exactly in zip(single, double, strict=True):
+        np.testing.assert_allclose(found, exactly, atol=1e-3)

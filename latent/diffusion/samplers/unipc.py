@@ -7,6 +7,7 @@ small Vandermonde system each and depend on the grid alone, so they are computed
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -18,6 +19,16 @@ from latent.diffusion.schedules import Path
 from latent.errors import UserError
 
 
+def _phi(order: int, z: Float[Array, "S"]) -> Float[Array, "S"]:
+    """sum over n of z^n / (n + order)!, for z < 0: the series where it is short, since the closed form,
+    phi_(k+1) = (phi_k - 1 / k!) / z from phi_0 = e^z, is a difference of nearly equal numbers there."""
+    short = sum((1.0 / math.factorial(n + order)) * jnp.maximum(z, -1.0) ** n for n in range(12))
+    closed = jnp.expm1(z) / z
+    for k in range(1, order):
+        closed = (closed - 1.0 / math.factorial(k)) / z
+    return jnp.where(z > -1.0, short, closed)
+
+
 def _weights(h: Float[Array, "S"], nodes: Float[Array, "S n"]) -> Float[Array, "S n"]:
     """What multiplies (x0 at a node - x0 here) of n nodes: in units of h from here, so the coming step's end is 1.
 
@@ -26,18 +37,13 @@ def _weights(h: Float[Array, "S"], nodes: Float[Array, "S n"]) -> Float[Array, "
     size = nodes.shape[1]
     if size == 1:  # the paper's a = 1/2, which is as accurate
         return 0.5 / nodes
-    phi = jnp.expm1(-h) / -h - 1.0
-    factorial, right = 1.0, []
-    for j in range(1, size + 1):
-        factorial *= j
-        right.append(phi * factorial / jnp.expm1(-h))
-        phi = phi / -h - 1.0 / (factorial * (j + 1))
+    right = [math.factorial(j) * _phi(j + 1, -h) * -h / jnp.expm1(-h) for j in range(1, size + 1)]
     powers = jnp.stack([nodes**j for j in range(size)], axis=1)
     return jnp.linalg.solve(powers, jnp.stack(right, axis=1)[..., None])[..., 0] / nodes
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _tables(
+def tables(
     grid: sampling.Levels, order: int, lower_order_final: bool
 ) -> tuple[Float[Array, "S order"], Float[Array, "S order"]]:
     """Weights of predictor and corrector for the step i -> i + 1. Column 0 belongs to the step's end (corrector only),
@@ -75,7 +81,7 @@ def sampler(path: Path, times: Float[Array, "T"], order: int = 2, lower_order_fi
     h = 0.5 * jnp.diff(grid.log_snr)
     kept = grid.sigma[1:] / grid.sigma[:-1]
     to_x0 = -grid.alpha[1:] * jnp.expm1(-h)  # also -alpha B(h), which multiplies the differences
-    predictor, corrector = _tables(grid, order, lower_order_final)
+    predictor, corrector = tables(grid, order, lower_order_final)
 
     def advance(i: sampling.Index, weights: Array, x: Array, here: Array, others: Array) -> Array:
         differences = jnp.tensordot(weights[i], others - here, axes=1)
