@@ -59,8 +59,6 @@ def check_flags() -> None:
     for flag in of_other_modes:
         if flag.value is not None:
             raise UserError(f"--{flag.name}={flag.value} means nothing with --mode={MODE.value}.")
-    if MODE.value != "generate" and INPUT.value is None:
-        raise UserError(f"--mode={MODE.value} needs --input: SPLIT:INDEX,INDEX, a .png or a .npz file.")
     if MODE.value == "inpaint" and MASK.value is None:
         raise UserError("--mode=inpaint needs --mask: a .png (white stays, black is drawn anew) or .npz file.")
 
@@ -69,6 +67,9 @@ def edited(run: Any, num: int) -> tuple[dict[str, np.ndarray], int]:
     """What an edit gives, with its inputs, and how many pictures a row of its sheet holds."""
     import jax
 
+    run.check_mode(MODE.value)
+    if INPUT.value is None:
+        raise UserError(f"--mode={MODE.value} needs --input: SPLIT:INDEX,INDEX, a .png or a .npz file.")
     x, condition = inputs.examples(run, "input", INPUT.value)
     count, options = len(x), sampling.options()
     if LABEL.value is not None or PROMPT.value is not None:

@@ -100,6 +100,12 @@ class Run:
         keys = rng.sample_keys(self._seed(seed), jnp.arange(num))
         return self.model.sample(self.state.params, self.state.extra, keys, condition, **options)
 
+    def check_mode(self, mode: str) -> None:
+        """Raises UserError where the family has no edit of this name."""
+        if mode not in self.model.edits:
+            known = ("generate", *self.model.edits)
+            raise unknown_name(f"--mode of a {self.config['model']['name']!r}", mode, known)
+
     def edit(
         self,
         mode: str,
@@ -111,9 +117,7 @@ class Run:
     ) -> dict[str, Array]:
         """What the family makes of prepared examples: {"x": [M, ...], ...}. `mode` and `options` are the family's
         (of latent diffusion: latent/diffusion/edits.py); `condition` and `prompt` as for `sample`, or a `Condition`."""
-        if mode not in self.model.edits:
-            known = ("generate", *self.model.edits)
-            raise unknown_name(f"--mode of a {self.config['model']['name']!r}", mode, known)
+        self.check_mode(mode)
         condition = self._condition(condition, prompt, len(x))
         keys = rng.sample_keys(self._seed(seed), jnp.arange(len(x)))
         on_device = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf  # noqa: E731

@@ -93,6 +93,7 @@ def test_latents_are_edited_too(folder):
 def test_what_means_nothing_exits_2_and_says_why(folder):
     expected = (
         (("pixels", "invertt", TWO), ["'invertt'", "'invert'"]),
+        (("pixels", "invertt"), ["'invertt'", "'invert'"]),
         (("vae", "invert", TWO), ["'vae'", "Allowed: generate"]),
         (("pixels", "invert"), ["--mode=invert needs --input"]),
         (("pixels", "generate", TWO), ["--input=test:3,8", "--mode=generate"]),

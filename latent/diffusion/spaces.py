@@ -65,6 +65,7 @@ def latents(described: config.Section, spec: DataSpec, chosen: str = "sample") -
     model = build_model(config.Section(described.model.plain()), spec)
     statistics = described.statistics
     mean, std = jnp.asarray(statistics.mean, jnp.float32), jnp.asarray(statistics.std, jnp.float32)
+    std = jnp.where(std > 0, std, 1.0)  # of a channel that a deterministic encoder never moves
 
     def encode(params: Params, extra: Extra, x: Float[Array, "B ..."], keys: Key[Array, "B"]) -> Float[Array, "B ..."]:
         latent = model.encode(params[FIRST_STAGE], extra[FIRST_STAGE], x, keys)

@@ -13,6 +13,7 @@ import pytest
 import latent
 from latent import build, config, first_stage
 from latent.checkpoint import digest
+from latent.diffusion import spaces
 from latent.errors import UserError
 from latent.models import latent_ddpm
 from latent.train import train
@@ -55,6 +56,17 @@ def test_latents_have_zero_mean_and_unit_variance_by_the_stored_statistics(runs)
     assert stored["N"] == len(z)
     assert len(stored["kl"]) == z.shape[1]
     assert 1.0 <= stored["effective_rank"] <= z.shape[1]
+
+
+def test_a_channel_that_never_moves_is_not_divided_by_its_spread(runs):
+    run = latent.load(runs[1])
+    described = json.loads(json.dumps(run.config["model"]["first_stage_run"]))
+    described["statistics"]["std"][0] = 0.0
+    space = spaces.latents(config.Section(described), run.spec)
+    params, extra = run.state.params, run.state.extra
+    x = jnp.asarray(run.examples("test", limit=3)["x"])
+    z = space.encode(params, extra, x, jax.random.split(jax.random.key(0), 3))
+    assert np.isfinite(z).all() and np.isfinite(space.decode(params, extra, z)).all()
 
 
 def test_stored_statistics_are_no_more_than_a_cache(runs, monkeypatch):
