@@ -105,13 +105,12 @@ def mnist() -> ConfigDict:
 
 def fashion_mnist() -> ConfigDict:
     """Fashion-MNIST in the 64 latents of a convolutional VAE of grey values, encoded once, otherwise as `mnist` but for
-    smaller batches, and more of them.
+    smaller batches, and more of them, fewer dropped labels and a sampler that adds noise.
 
-    At guidance 2 our LeNet reads 97.8 +- 0.1% of 20,000 samples as what they were asked to be; most of the others were
-    to be shirts.
-    Paper: none. Cost: 6 minutes on 2 CPU cores.
-    Expected: class_coverage_min_share 0.087 +- 0.010, class_coverage_confidence 0.909 +- 0.008,
-    label_agreement 0.877 +- 0.015, fd_lenet_fashion_mnist 2.8 +- 1.0.
+    At guidance 2 our LeNet reads 98.1 +- 0.1% of 50,000 samples as what they were asked to be.
+    Paper: none. Cost: 7 minutes on 2 CPU cores.
+    Expected: class_coverage_min_share 0.087 +- 0.010, class_coverage_confidence 0.913 +- 0.008,
+    label_agreement 0.900 +- 0.015, fd_lenet_fashion_mnist 2.6 +- 1.0.
     python -m experiments.train --config=configs/vae.py:fashion_latent64 --workdir=runs/fashion64
     python -m experiments.train --config=configs/latent_ddpm.py:fashion_mnist --workdir=runs/fashion_ddpm --config.model.first_stage=runs/fashion64
     """  # noqa: E501
@@ -120,6 +119,11 @@ def fashion_mnist() -> ConfigDict:
     config.data.encode_once = True  # to the same numbers in little more than half the time
     config.train.batch_size = 128
     config.train.steps = 60_000
+    # Read as asked at guidance 2, of 20,000 samples: 0.9775 with 0.1 and DDIM of 50 steps, 0.979 with 0.02, 0.980 with
+    # DDPM of 250 steps besides.
+    config.hparams.denoiser.label_dropout = 0.02
+    config.model.sampling.sampler = "ddpm"
+    config.model.sampling.steps = 250
     base.judge_samples(config, "lenet_fashion_mnist", 5000)
     config.eval.every = 60_000
     return config
