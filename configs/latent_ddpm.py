@@ -108,7 +108,7 @@ def fashion_mnist() -> ConfigDict:
     smaller batches, and more of them, fewer dropped labels and a sampler that adds noise.
 
     At guidance 2 our LeNet reads 98.1 +- 0.1% of 50,000 samples as what they were asked to be.
-    Paper: none. Cost: 7 minutes on 2 CPU cores.
+    Paper: none. Cost: 8 minutes on 2 CPU cores.
     Expected: class_coverage_min_share 0.087 +- 0.010, class_coverage_confidence 0.913 +- 0.008,
     label_agreement 0.900 +- 0.015, fd_lenet_fashion_mnist 2.6 +- 1.0.
     python -m experiments.train --config=configs/vae.py:fashion_latent64 --workdir=runs/fashion64

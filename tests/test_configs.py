@@ -79,9 +79,9 @@ def test_the_terms_of_an_example_do_not_depend_on_those_beside_it(run):
     whole, _ = run
     settings = {**whole.config, "eval": {**whole.config["eval"], "batch_size": 24}}
     fewer = whole.experiment._replace(config=settings).evaluation_data("test", whole.config["seed"], whole.average)
-    expected = whole.data("test").terms(whole.state)
-    assert fewer.terms(whole.state).keys() == expected.keys()
-    for name, values in fewer.terms(whole.state).items():
+    found, expected = fewer.terms(whole.state), whole.data("test").terms(whole.state)
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 

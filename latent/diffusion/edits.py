@@ -46,10 +46,11 @@ def _with_something_to_guide(edit: EditFn) -> EditFn:
     ) -> dict[str, Array]:
         told = Condition.of(condition)
         if told.label is None and told.text is None:
-            for name in ("guidance", "classifier_scale"):
-                if (scale := options.get(name, 0.0)) not in (0.0, 1.0 if name == "guidance" else 0.0):
+            for name, without_effect in (("guidance", (0.0, 1.0)), ("classifier_scale", (0.0,))):
+                if name in options and options[name] not in without_effect:
                     raise UserError(
-                        f"--{name}={scale} has nothing to guide to: give --label or --prompt, or --input=SPLIT:INDEX."
+                        f"--{name}={options[name]} has nothing to guide to: give --label or --prompt, or "
+                        "--input=SPLIT:INDEX."
                     )
         return edit(params, extra, keys, x, condition, **options)
 

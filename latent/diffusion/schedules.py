@@ -52,9 +52,9 @@ def finite(name: str, value: Real) -> None:
 
 
 def positive(name: str, value: Real) -> None:
-    """Raises UserError for an option that is not a positive number."""
+    """Raises UserError for an option that is not a positive number, or infinite."""
     if not 0 < value < math.inf:
-        raise UserError(f"{name}={value} must be positive.")
+        raise UserError(f"{name}={value} must be positive and finite.")
 
 
 def expand(level: Float[Array, "*B"], x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -94,9 +94,9 @@ def from_betas(betas: np.ndarray, zero_terminal_snr: bool = False) -> Path:
     arXiv 2305.08891, algorithm 1); there log-SNR is linear in log t / (1 - t), which has the right pole at t = 1.
     """
     betas = np.asarray(betas, np.float64)
-    if not ((betas > 0) & (betas < 1)).all():
-        worst = betas[~((betas > 0) & (betas < 1))][0]
-        raise UserError(f"These options make a step's beta {worst:g}; it must lie between 0 and 1.")
+    outside = betas[~((betas > 0) & (betas < 1))]
+    if outside.size:
+        raise UserError(f"These options make a step's beta {outside[0]:g}; it must lie between 0 and 1.")
     alphas_cumprod = np.cumprod(1.0 - betas)
     size = len(alphas_cumprod)
     if zero_terminal_snr:
@@ -157,7 +157,8 @@ def scaled_linear(
     zero_terminal_snr: bool = False,
 ) -> Path:
     """Latent diffusion's betas, linear in their square root (Rombach et al. 2022, arXiv 2112.10752, code)."""
-    positive("beta_min", beta_min), positive("beta_max", beta_max)
+    positive("beta_min", beta_min)
+    positive("beta_max", beta_max)
     roots = np.linspace(math.sqrt(beta_min), math.sqrt(beta_max), _count(num_timesteps))
     return from_betas(roots**2, zero_terminal_snr)
 
@@ -307,4 +308,4 @@ def _count(num_timesteps: int) -> int:
 
 def _ordered(sigma_min: Real, sigma_max: Real) -> None:
     if not 0 < sigma_min < sigma_max < math.inf:
-        raise UserError(f"sigma_min={sigma_min} must be positive and below sigma_max={sigma_max}.")
+        raise UserError(f"sigma_min={sigma_min} must be positive and below sigma_max={sigma_max}, both finite.")

@@ -67,7 +67,8 @@ def uniform(stratified: bool = False) -> Times:
 
 def logit_normal(mean: Real = 0.0, std: Real = 1.0, stratified: bool = False) -> Times:
     """log t / (1 - t) ~ N(mean, std^2) (Esser et al. 2024, arXiv 2403.03206, eq. 19); the path's shift comes after."""
-    finite("mean", mean), positive("std", std)
+    finite("mean", mean)
+    positive("std", std)
     return _law(
         lambda path, u: jax.nn.sigmoid(mean + std * ndtri(u)),
         lambda path, t: ndtr((jnp.log(t) - jnp.log1p(-t) - mean) / std),
@@ -80,7 +81,8 @@ def log_normal(mean: Real = -1.2, std: Real = 1.2, stratified: bool = False) -> 
 
     The defaults are EDM's, for data of standard deviation 0.5; for unit variance log 2 more in the mean is the same.
     """
-    finite("mean", mean), positive("std", std)
+    finite("mean", mean)
+    positive("std", std)
     return _law(
         lambda path, u: path.time(-2.0 * (mean + std * ndtri(u))),
         lambda path, t: ndtr((-0.5 * path.log_snr(t) - mean) / std),
